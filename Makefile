@@ -1,0 +1,37 @@
+# Every target makes .venv by itself when it is missing or older than pyproject.toml.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test test-slow test-gpu check ui clean
+
+demo: .venv/made
+	$(BIN)/pressft demo
+
+test: .venv/made
+	$(BIN)/pytest -q
+
+test-slow: .venv/made
+	$(BIN)/pytest -q -m slow
+
+test-gpu: .venv/made
+	$(BIN)/pytest -q -m gpu
+
+check: .venv/made
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/pytest -q
+
+ui: .venv/made
+	$(BIN)/pressft ui
+
+clean:
+	rm -rf .venv build *.egg-info
+
+.venv/made: pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "pressft needs Python 3.11 or newer: make PYTHON=python3.12 ...")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	@echo "installing into .venv: about 2 GB, a few minutes"
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	touch $@

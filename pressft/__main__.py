@@ -1,0 +1,5 @@
+"""`python -m pressft` is `pressft`."""
+
+from pressft.cli import main
+
+main()

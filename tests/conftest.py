@@ -1,0 +1,60 @@
+"""Tiny real models and a cache folder of the tests' own."""
+
+import os
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # read when huggingface_hub is imported: no test asks the hub
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import PreTrainedModel
+
+from pressft import models, tiny
+from pressft.models import Base
+
+FAMILIES = list(tiny.FAMILIES)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PRESSFT_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(params=FAMILIES)
+def family(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def model(family: str) -> PreTrainedModel:
+    return tiny.model(family)
+
+
+@pytest.fixture(scope="session")
+def load() -> Callable[..., Base]:
+    """Loads a base model; the same one is shared by all who ask for it."""
+    loaded: dict[tuple[str, str, bool], Base] = {}
+
+    def get(name: str, quantization: str = "nf4", *, unpack: bool = True) -> Base:
+        key = (name, quantization, unpack)
+        if key not in loaded:
+            loaded[key] = models.load(name, quantization, lambda *_: None, unpack=unpack)
+        return loaded[key]
+
+    return get
+
+
+@pytest.fixture
+def ids() -> torch.Tensor:
+    """Two rows of 24 token ids."""
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(0, 256, (2, 24), generator=generator)
+
+
+@pytest.fixture
+def project() -> Path:
+    return Path(__file__).resolve().parent.parent
