@@ -1,0 +1,158 @@
+"""`scrapy crawl`, as Scrapy has it, but for `press`: plan, crawl, export, one summary, exit codes.
+
+The whole of a crawl on one page. What a failed crawl created it takes away again.
+"""
+
+import signal
+import sys
+from argparse import Namespace
+from contextlib import suppress
+from pathlib import Path
+from types import FrameType
+
+from scrapy import signals
+from scrapy.commands import crawl
+from scrapy.crawler import Crawler
+from scrapy.exceptions import CloseSpider
+
+from crawler import exporter, plan, store
+from crawler.plan import DATABASE, Plan
+from crawler.spiders.press import PressSpider
+from pressft.errors import DataError, PressftError, UsageError
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Command(crawl.Command):
+    """Scrapy's own command with the exit codes of pressft."""
+
+    def syntax(self) -> str:
+        """What follows the command's name."""
+        return (
+            "press -a feed=URL|NAME[,…] -a corpus=DIR [-a since=DATE] [-a limit=N] [-a dry_run=1]"
+        )
+
+    def short_desc(self) -> str:
+        """One line of help."""
+        return "Crawl newsrooms into a corpus"
+
+    def run(self, args: list[str], opts: Namespace) -> None:
+        """Crawl; the exit code tells how it went."""
+        try:
+            if args != [PressSpider.name]:
+                raise UsageError(f"no spider {' '.join(args)!r}: choose {PressSpider.name}")
+            self._crawl(plan.parse(opts.spargs))
+        except PressftError as error:
+            _say(f"error: {error}")
+            self.exitcode = error.exit_code
+
+    def _crawl(self, asked: Plan) -> None:
+        created = [path for path in (asked.corpus, *asked.corpus.parents) if not path.exists()]
+        fresh = not (asked.corpus / DATABASE).exists()
+        exporter.existing(asked.corpus)  # a damaged corpus is told before an hour of crawling
+        pages = store.Store(None if asked.dry_run and fresh else asked.corpus)
+        try:
+            self._crawl_into(asked, pages)
+        finally:
+            worthless = fresh and not pages.is_worth_keeping()
+            pages.close()
+            if worthless:
+                _remove(asked.corpus, created)
+
+    def _crawl_into(self, asked: Plan, pages: store.Store) -> None:
+        spider, stopped_by = self._fetch(asked, pages)
+        if asked.dry_run:
+            _list(spider)
+        else:
+            _finish(spider)
+        for problem in spider.problems[1:]:
+            _say(f"error: {problem}")
+        if spider.problems:
+            raise spider.problems[0]
+        if stopped_by:
+            self.exitcode = 128 + stopped_by
+
+    def _fetch(self, asked: Plan, pages: store.Store) -> tuple[PressSpider, int]:
+        """The spider after its crawl, and the signal that ended it, or 0."""
+        assert self.crawler_process
+        crawler = self.crawler_process.create_crawler(PressSpider)
+        watch = _SignalWatch(crawler)
+        self.crawler_process.crawl(crawler, plan=asked, store=pages)
+        self.crawler_process.start()
+        assert isinstance(crawler.spider, PressSpider)
+        return crawler.spider, watch.received
+
+
+class _SignalWatch:
+    """Notes the first signal that asks for an end, and lets Scrapy answer it."""
+
+    def __init__(self, crawler: Crawler) -> None:
+        self.received = 0
+        self._answers = {number: signal.getsignal(number) for number in _SIGNALS}
+        crawler.signals.connect(self._opened, signals.spider_opened)
+
+    def _opened(self) -> None:
+        for number in _SIGNALS:
+            self._answers[number] = signal.getsignal(number)
+            signal.signal(number, self._note)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.received = self.received or number
+        answer = self._answers[signal.Signals(number)]
+        if callable(answer):
+            answer(number, frame)
+
+
+def _finish(spider: PressSpider) -> None:
+    """Write the corpus, with pages that an earlier, killed crawl left, and sum up."""
+    folder = spider.plan.corpus
+    done = {article.id for article in exporter.existing(folder)}
+    with suppress(CloseSpider):  # a full disk, already among the problems
+        for page in spider.store.pages(but=done | spider.articles.keys()):
+            spider.derive(page)
+    receipt = exporter.export(folder, spider.articles.values())
+    if not receipt.total:
+        if not spider.problems:
+            raise DataError(_nothing(spider))
+        return
+    _say(f"{folder}: {receipt.total} articles, {receipt.new} new{_losses(spider)}")
+
+
+def _nothing(spider: PressSpider) -> str:
+    """Why a crawl without a problem ends without an article."""
+    feeds = ", ".join(source.url for source in spider.plan.sources)
+    if not spider.listed:
+        return f"{feeds} has no entry since {spider.plan.since}: choose an earlier date"
+    n = len(spider.listed)
+    return f"{feeds}: no article with text on {n} pages{_losses(spider)}: give another feed"
+
+
+def _losses(spider: PressSpider) -> str:
+    """What was dropped or failed, by reason, "" for nothing."""
+    assert spider.crawler.stats
+    counts = spider.crawler.stats.get_stats()
+    parts = [
+        f", {count} {name.split('/')[1]} ({name.split('/')[2]})"
+        for name, count in sorted(counts.items())
+        if name.startswith(("newsroom/dropped/", "newsroom/failed/"))
+    ]
+    return "".join(parts)
+
+
+def _list(spider: PressSpider) -> None:
+    """Say on stdout what a crawl would fetch, a line each: date, address, title."""
+    for entry in spider.listed.values():
+        if spider.store.wants(entry.url):
+            day = entry.published.date().isoformat() if entry.published else "----------"
+            sys.stdout.write(f"{day}  {entry.url}  {entry.title}\n")
+
+
+def _remove(folder: Path, created: list[Path]) -> None:
+    store.remove(folder)
+    for path in created:
+        with suppress(OSError):
+            path.rmdir()
+
+
+def _say(line: str) -> None:
+    sys.stderr.write(f"{line}\n")

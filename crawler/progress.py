@@ -1,0 +1,81 @@
+"""What a person sees of a crawl, on stderr: a line with time left, plain lines without a terminal.
+
+Reads the statistics under `newsroom/` and nothing else. Left to others: counting (`spiders.press`),
+the summary (`commands.crawl`).
+"""
+
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from scrapy import signals
+from scrapy.crawler import Crawler
+from scrapy.statscollectors import StatsCollector
+from scrapy.utils.asyncio import create_looping_call
+
+REFRESH_S = 0.5
+PLAIN_S = 10.0  # between lines where nothing can be redrawn
+
+
+class ProgressExtension:
+    """Redraws one line while the spider runs."""
+
+    def __init__(self, stats: StatsCollector) -> None:
+        """`stats` are the crawl's, read twice a second."""
+        self._stats = stats
+        self._console = Console(stderr=True)
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+        )
+        self._live = Progress(*columns, console=self._console, transient=True)
+        self._task = self._live.add_task("reading feeds", total=None)
+        terminal = self._console.is_terminal
+        self._update = self._redraw if terminal else self._say
+        self._loop = create_looping_call(self._update)
+        self._interval = REFRESH_S if terminal else PLAIN_S
+
+    @classmethod
+    def from_crawler(cls, crawler: Crawler) -> Self:
+        """Connected to the crawl's beginning and end."""
+        assert crawler.stats
+        extension = cls(crawler.stats)
+        crawler.signals.connect(extension.opened, signals.spider_opened)
+        crawler.signals.connect(extension.closed, signals.spider_closed)
+        return extension
+
+    def opened(self) -> None:
+        """Begin."""
+        if self._console.is_terminal:
+            self._live.start()
+        self._loop.start(self._interval, now=False)
+
+    def closed(self) -> None:
+        """End, leaving no line behind."""
+        if self._loop.running:
+            self._loop.stop()
+        if self._console.is_terminal:  # or it ends with an empty line
+            self._live.stop()
+
+    def _redraw(self) -> None:
+        self._live.update(
+            self._task, description=self._counts(), completed=self._done(), total=self._total()
+        )
+
+    def _say(self) -> None:
+        self._console.print(f"{self._counts()}, {self._done()} of {self._total()} pages")
+
+    def _counts(self) -> str:
+        names = ("found", "fetched", "kept", "dropped")
+        return ", ".join(f"{self._count(name)} {name}" for name in names)
+
+    def _done(self) -> int:
+        return self._count("fetched") + self._count("failed")
+
+    def _total(self) -> int:
+        return self._count("found") - self._count("known")
+
+    def _count(self, name: str) -> int:
+        return int(self._stats.get_value(f"newsroom/{name}", 0))

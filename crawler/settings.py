@@ -1,0 +1,49 @@
+"""Settings of the Scrapy project: polite to newsrooms, closed to everything else."""
+
+BOT_NAME = "pressft"
+SPIDER_MODULES = ["crawler.spiders"]
+COMMANDS_MODULE = "crawler.commands"
+
+# Ours, for `-s NAME=VALUE`.
+PRESS_ALLOW_PRIVATE = False  # True lets a crawl reach loopback and private addresses
+PRESS_CONTACT = ""  # an e-mail address or page, for the User-Agent
+
+# Polite: one connection and one request a second to a host, and only where robots.txt agrees.
+ROBOTSTXT_OBEY = True
+ROBOTSTXT_USER_AGENT = BOT_NAME
+USER_AGENT = BOT_NAME  # the spider adds version and contact
+CONCURRENT_REQUESTS_PER_DOMAIN = 1
+DOWNLOAD_DELAY = 1.0
+DOWNLOAD_DELAY_JITTER = 0.0  # the default of 0.5 would allow two requests a second
+COOKIES_ENABLED = False
+REFERRER_POLICY = "no-referrer"
+
+# Closed: http and https to verified hosts, bounded in size, time and hops, no way in.
+DOWNLOAD_HANDLERS = {"data": None, "file": None, "ftp": None, "s3": None}
+DOWNLOAD_VERIFY_CERTIFICATES = True
+DOWNLOAD_MAXSIZE = 5 * 1024 * 1024  # bytes after decompression
+DOWNLOAD_TIMEOUT = 30.0
+REDIRECT_MAX_TIMES = 5
+METAREFRESH_MAXDELAY = 5
+TELNETCONSOLE_ENABLED = False
+REMOTE_CONTROL_ENABLED = False
+DOWNLOADER_MIDDLEWARES = {
+    "scrapy.downloadermiddlewares.robotstxt.RobotsTxtMiddleware": None,
+    "crawler.robots.ObeyRobotsMiddleware": 100,
+    "crawler.addresses.PublicAddressMiddleware": 760,  # after 750: it sees the proxy
+}
+
+# First come, first fetched; feed pages have a higher priority of their own.
+SCHEDULER_MEMORY_QUEUE = "scrapy.squeues.FifoMemoryQueue"
+
+# Said: a progress line, one summary, and what went wrong.
+EXTENSIONS = {
+    "crawler.progress.ProgressExtension": 500,
+    "scrapy.extensions.feedexport.FeedExporter": None,
+    "scrapy.extensions.logstats.LogStats": None,
+}
+LOG_LEVEL = "WARNING"
+LOG_FORMAT = "%(levelname)s: %(message)s"
+LOG_VERSIONS: list[str] = []
+RETRY_GIVE_UP_LOG_LEVEL = "INFO"  # counted and summed up at the end
+STATS_DUMP = False

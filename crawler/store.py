@@ -1,0 +1,168 @@
+"""What a crawl must not lose: `crawl.db`, the state of every URL and each page as it came.
+
+A page is stored before anything is made of it, so a crawl killed at any moment goes on where it
+was, and extraction can be repeated offline (law 11). Left to others: what is made of the pages.
+"""
+
+import json
+import sqlite3
+import zlib
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from crawler.feeds import Entry
+from crawler.plan import DATABASE
+from pressft.corpus import article_id
+from pressft.errors import MissingError
+
+# found → fetched → dropped (nothing usable on it), or failed (to be tried again by the next crawl)
+_TABLE = """
+CREATE TABLE IF NOT EXISTS urls (
+    id TEXT PRIMARY KEY,
+    newsroom TEXT NOT NULL,
+    entry TEXT NOT NULL,
+    state TEXT NOT NULL CHECK (state IN ('found', 'fetched', 'dropped', 'failed')),
+    reason TEXT NOT NULL DEFAULT '',
+    fetched INTEGER,
+    encoding TEXT,
+    etag TEXT,
+    last_modified TEXT,
+    body BLOB
+) STRICT
+"""
+_FOUND = """
+INSERT INTO urls (id, newsroom, entry, state) VALUES (?, ?, ?, 'found')
+ON CONFLICT (id) DO UPDATE SET entry = excluded.entry WHERE state IN ('found', 'failed')
+"""
+_FETCHED = """
+UPDATE urls SET state = 'fetched', reason = '', fetched = ?, encoding = ?, etag = ?,
+    last_modified = ?, body = ? WHERE id = ?
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredPage:
+    """A fetched page with the feed entry that led to it; `body` is decompressed, not decoded."""
+
+    entry: Entry
+    newsroom: str
+    fetched: datetime
+    body: bytes
+    encoding: str
+    etag: str = ""
+    last_modified: str = ""
+
+    @property
+    def id(self) -> str:
+        """The article's id."""
+        return article_id(self.entry.url)
+
+    @property
+    def html(self) -> str:
+        """The page as text; bytes that are none of its encoding are replaced."""
+        return self.body.decode(self.encoding, "replace")
+
+
+class Store:
+    """The database of one corpus folder; every call is one transaction."""
+
+    def __init__(self, folder: Path | None) -> None:
+        """Open or create it in `folder`; None keeps it in memory, for a dry run.
+
+        Raises:
+            MissingError: the folder cannot be written.
+        """
+        try:
+            if folder:
+                folder.mkdir(parents=True, exist_ok=True)
+            self._db = sqlite3.connect(folder / DATABASE if folder else ":memory:")
+            self._db.execute("PRAGMA journal_mode = WAL")
+            self._db.execute("PRAGMA synchronous = NORMAL")
+            with self._db:
+                self._db.execute(_TABLE)
+        except (OSError, sqlite3.Error) as error:
+            why = f"corpus folder {folder} cannot be written ({error})"
+            raise MissingError(f"{why}: choose a writable folder, -a corpus=DIR") from None
+
+    def close(self) -> None:
+        """Write the log back and close."""
+        self._db.close()
+
+    def found(self, entry: Entry, newsroom: str) -> None:
+        """Remember an entry; one seen before is only updated while its page is not fetched."""
+        with self._db:
+            self._db.execute(_FOUND, (article_id(entry.url), newsroom, _dump(entry)))
+
+    def wants(self, url: str) -> bool:
+        """Whether the page of this URL is still to be fetched."""
+        query = "SELECT state IN ('found', 'failed') FROM urls WHERE id = ?"
+        row = self._db.execute(query, (article_id(url),)).fetchone()
+        return row is None or bool(row[0])
+
+    def save(self, page: StoredPage) -> None:
+        """Keep a fetched page, compressed."""
+        moment, body = int(page.fetched.timestamp()), zlib.compress(page.body)
+        values = (moment, page.encoding, page.etag, page.last_modified, body, page.id)
+        with self._db:
+            self._db.execute(_FETCHED, values)
+
+    def dropped(self, url: str, reason: str) -> None:
+        """Note that nothing on the page is of use: it is not fetched again."""
+        self._set(url, "dropped", reason)
+
+    def failed(self, url: str, reason: str) -> None:
+        """Note that the page could not be fetched: the next crawl tries again."""
+        self._set(url, "failed", reason)
+
+    def is_worth_keeping(self) -> bool:
+        """Whether it holds a page of use, fetched with patience."""
+        query = "SELECT EXISTS (SELECT 1 FROM urls WHERE state = 'fetched')"
+        return bool(self._db.execute(query).fetchone()[0])
+
+    def pages(self, but: set[str]) -> Iterator[StoredPage]:
+        """Every page of use whose id is not among `but`, in the order of ids."""
+        ids = self._db.execute("SELECT id FROM urls WHERE state = 'fetched' ORDER BY id").fetchall()
+        for (page_id,) in ids:
+            if page_id not in but:
+                query = (
+                    "SELECT entry, newsroom, fetched, body, encoding, etag, last_modified"
+                    " FROM urls WHERE id = ?"
+                )
+                yield _load(self._db.execute(query, (page_id,)).fetchone())
+
+    def _set(self, url: str, state: str, reason: str) -> None:
+        with self._db:
+            query = "UPDATE urls SET state = ?, reason = ? WHERE id = ?"
+            self._db.execute(query, (state, reason, article_id(url)))
+
+
+def remove(folder: Path) -> None:
+    """Take the database out of a folder that a failed crawl created."""
+    for suffix in ("", "-wal", "-shm"):
+        with suppress(OSError):
+            (folder / f"{DATABASE}{suffix}").unlink()
+
+
+def _dump(entry: Entry) -> str:
+    moment = entry.published.isoformat() if entry.published else None
+    return json.dumps({**asdict(entry), "published": moment})
+
+
+def _load(row: tuple[Any, ...]) -> StoredPage:
+    entry, newsroom, fetched, body, encoding, etag, last_modified = row
+    values = json.loads(entry)
+    if values["published"]:
+        values["published"] = datetime.fromisoformat(values["published"])
+    return StoredPage(
+        entry=Entry(**{**values, "tags": tuple(values["tags"])}),
+        newsroom=newsroom,
+        fetched=datetime.fromtimestamp(fetched, UTC),
+        body=zlib.decompress(body),
+        encoding=encoding,
+        etag=etag,
+        last_modified=last_modified,
+    )

@@ -1,0 +1,67 @@
+"""Arguments, good and bad."""
+
+from datetime import date
+from pathlib import Path
+
+import pytest
+
+from crawler import plan
+from crawler.plan import Plan, Source
+from pressft.errors import UsageError
+
+GOOD = {"feed": "https://press.example/rss", "corpus": "corpora/x"}
+
+
+def test_everything_asked_for() -> None:
+    arguments = {
+        "feed": "bmw, https://press.example:8080/rss",
+        "corpus": "corpora/x",
+        "since": "2024-02-29",
+        "limit": "12",
+        "dry_run": "1",
+    }
+    bmw = [Source(url, "bmw") for url in plan.presets()["bmw"].feeds]
+    sources = (*bmw, Source("https://press.example:8080/rss", "press.example"))
+    assert plan.parse(arguments) == Plan(
+        sources, Path("corpora/x"), date(2024, 2, 29), limit=12, dry_run=True
+    )
+    assert {source.url for source in bmw} == {
+        "https://www.press.bmwgroup.com/global/rss",
+        "https://www.press.bmwgroup.com/global/rss2",
+    }
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"feed": ""}, "no feed"),
+        ({"feed": " , "}, "no feed"),
+        ({"feed": "bmv"}, "unknown newsroom 'bmv'"),
+        ({"feed": "file:///etc/passwd"}, "cannot be crawled"),
+        ({"feed": "ftp://press.example/rss"}, "cannot be crawled"),
+        ({"feed": "http:///rss"}, "cannot be crawled"),
+        ({"feed": "http://[::1"}, "is no URL"),
+        ({"feed": "http://press.example:http/"}, "is no URL"),
+        ({"corpus": ""}, "no corpus"),
+        ({"corpus": "README"}, "is a file"),
+        ({"corpus": "other"}, "holds other files"),
+        ({"since": "yesterday"}, "YYYY-MM-DD"),
+        ({"since": "2023-02-29"}, "YYYY-MM-DD"),
+        ({"limit": "0"}, "at least 1"),
+        ({"limit": "-3"}, "at least 1"),
+        ({"limit": "many"}, "at least 1"),
+        ({"dry_run": "perhaps"}, "write 1 or 0"),
+        ({"depth": "3"}, "unknown argument -a depth"),
+    ],
+)
+def test_a_bad_argument_is_refused_with_what_would_work(
+    changes: dict[str, str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("README").touch()
+    Path("other").mkdir()
+    Path("other/thesis.doc").touch()
+    with pytest.raises(UsageError) as caught:
+        plan.parse(GOOD | changes)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
