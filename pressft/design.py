@@ -1,0 +1,174 @@
+"""What a study is: a question as data. Which cells it asks for; running them is left to others."""
+
+import dataclasses
+import importlib.util
+import itertools
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from pressft.errors import UsageError
+from pressft.spec import TrialSpec
+
+Value = str | int | float
+# what is measured, and on what: trials that differ here do not compare; seeds have their own place
+FIXED = {"model", "corpus", "quantization", "window", "validation_tokens", "seed"}
+Design = Literal["grid", "per-arm"]
+
+
+@dataclass(frozen=True, slots=True, init=False)
+class Choices:
+    """Values to choose from; `Choices(4, 8, 16)`."""
+
+    values: tuple[Value, ...]
+
+    def __init__(self, *values: Value) -> None:
+        """Keep the values in the order given.
+
+        Raises:
+            UsageError: none, or one twice.
+        """
+        if not values or len(set(values)) < len(values):
+            raise UsageError(f"Choices{values!r}: give at least one value, each once")
+        object.__setattr__(self, "values", values)
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """Numbers from `low` to `high`, both included; drawn evenly by size, or by magnitude (log)."""
+
+    low: float
+    high: float
+    log: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse an empty range.
+
+        Raises:
+            UsageError: not low < high, or a logarithm of zero.
+        """
+        if not self.low < self.high or (self.log and self.low <= 0):
+            raise UsageError(f"{self}: low must be below high, and above 0 where log is set")
+
+
+@dataclass(frozen=True, slots=True)
+class Study:
+    """A question: a base spec, and which of its fields take which values.
+
+    Arms are the values of `remove`. `grid` runs the product of all choices. `per-arm` gives every
+    arm `trials` draws of its own, so that no arm is favoured (law 7), and then repeats the best of
+    each arm, by validation, with the remaining `seeds`.
+
+    Raises:
+        UsageError: a field, design or combination that cannot be run.
+    """
+
+    name: str
+    base: TrialSpec
+    space: Mapping[str, Choices | Range]
+    design: Design = "grid"
+    trials: int = 1
+    seeds: tuple[int, ...] = (0,)
+    question: str = field(default="", compare=False)
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be run, by name."""
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", self.name):
+            raise UsageError(f"study name {self.name!r}: letters, digits, '.', '_' and '-' only")
+        fields = {f.name for f in dataclasses.fields(TrialSpec)} - FIXED
+        for name, values in self.space.items():
+            if name not in fields:
+                raise UsageError(f"study field {name!r}: choose from {', '.join(sorted(fields))}")
+            if isinstance(values, Range) and (self.design == "grid" or name == "remove"):
+                raise UsageError(f"{name} {values}: a grid and the arms need Choices")
+        if self.design not in {"grid", "per-arm"}:
+            raise UsageError(f"design {self.design!r}: choose grid or per-arm")
+        if self.trials < 1 or not self.seeds or len(set(self.seeds)) < len(self.seeds):
+            raise UsageError("a study needs at least one trial an arm and distinct seeds")
+        self.arms()
+
+    def arms(self) -> tuple[str, ...]:
+        """Values of `remove`, as named, the whole model first: the others are compared with it."""
+        space = self.space.get("remove")
+        values = space.values if isinstance(space, Choices) else (self.base.remove,)
+        specs = [dataclasses.replace(self.base, remove=str(value)) for value in values]
+        return tuple(sorted((spec.remove for spec in specs), key=lambda arm: arm != "none"))
+
+    def within_arm(self) -> dict[str, Choices | Range]:
+        """The space without the arms."""
+        return {name: values for name, values in self.space.items() if name != "remove"}
+
+    def spec(self, **params: Value) -> TrialSpec:
+        """The base with some fields replaced."""
+        return dataclasses.replace(self.base, **params)  # type: ignore[arg-type]
+
+    def grid(self) -> list[dict[str, Value]]:
+        """Parameters of every cell, arms innermost, so that all arms advance together."""
+        within = self.within_arm()
+        names = [*within, "seed", "remove"]
+        axes = [v.values for v in within.values() if isinstance(v, Choices)]
+        return [
+            dict(zip(names, values, strict=True))
+            for values in itertools.product(*axes, self.seeds, self.arms())
+        ]
+
+    @property
+    def n_trials(self) -> int:
+        """Trials in all."""
+        if self.design == "grid":
+            return len(self.grid())
+        return len(self.arms()) * (self.trials + len(self.seeds) - 1)
+
+    def definition(self) -> dict[str, Any]:
+        """What must stay the same for a study to be resumed, JSON-ready."""
+        return {
+            "base": dataclasses.asdict(self.base),
+            "space": {
+                name: list(values.values)
+                if isinstance(values, Choices)
+                else dataclasses.asdict(values)
+                for name, values in self.space.items()
+            },
+            "design": self.design,
+            "trials": self.trials if self.design == "per-arm" else None,
+            "seeds": list(self.seeds),
+        }
+
+
+def difference(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """Lines `field: old -> new` for whatever differs between two definitions."""
+    lines = []
+    for key in sorted({*old, *new}):
+        before, after = old.get(key), new.get(key)
+        if isinstance(before, Mapping) and isinstance(after, Mapping):
+            lines += difference(before, after, f"{prefix}{key}.")
+        elif before != after:
+            lines.append(f"{prefix}{key}: {json.dumps(before)} -> {json.dumps(after)}")
+    return lines
+
+
+def load(path: Path) -> Study:
+    """The value `STUDY` of an experiment file, with the file's docstring as its question.
+
+    Raises:
+        UsageError: no such file, it does not run, or it holds no STUDY.
+    """
+    if not path.is_file():
+        raise UsageError(f"{path}: no such experiment file; try experiments/smoke.py")
+    spec = importlib.util.spec_from_file_location(f"experiment_{path.stem}", path)
+    if spec is None or spec.loader is None:
+        raise UsageError(f"{path}: not a Python file; an experiment ends in .py")
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except UsageError as error:
+        raise UsageError(f"{path}: {error}") from error
+    except Exception as error:
+        raise UsageError(f"{path} does not run: {type(error).__name__}: {error}") from error
+    study = getattr(module, "STUDY", None)
+    if not isinstance(study, Study):
+        raise UsageError(f"{path}: holds no STUDY = Study(...); see experiments/smoke.py")
+    return dataclasses.replace(study, question=(module.__doc__ or "").strip())

@@ -1,0 +1,67 @@
+"""What a text costs a model: sums of nats over tokens, added freely and divided last.
+
+Measuring is left to `pressft.scoring`; here is only arithmetic, so that tables and reports need no
+torch. Averages of averages cannot be formed: only sums travel.
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """Summed loss over a text: natural-log units, predicted tokens, UTF-8 bytes."""
+
+    nats: float = 0.0
+    tokens: int = 0
+    bytes: int = 0
+
+    def __add__(self, other: "Score") -> "Score":
+        """Score of both texts."""
+        return Score(self.nats + other.nats, self.tokens + other.tokens, self.bytes + other.bytes)
+
+    @property
+    def loss(self) -> float:
+        """Mean loss, nats a token."""
+        return self.nats / self.tokens
+
+    @property
+    def perplexity(self) -> float:
+        """exp of the mean loss; infinite where that leaves the range of a float."""
+        return math.exp(self.loss) if self.loss < 709 else math.inf
+
+    @property
+    def bits_per_byte(self) -> float:
+        """Loss in bits over UTF-8 bytes: comparable between tokenizers."""
+        return self.nats / math.log(2) / self.bytes
+
+
+def total(scores: Iterable[Score]) -> Score:
+    """Score of all the texts together; nats are summed exactly, so the order does not matter."""
+    scores = list(scores)
+    return Score(
+        math.fsum(score.nats for score in scores),
+        sum(score.tokens for score in scores),
+        sum(score.bytes for score in scores),
+    )
+
+
+def recovery(cut: Score, healed: Score, whole: Score) -> float | None:
+    """Share of the damage of a cut that training healed, 1 where nothing of it is left.
+
+    (loss of the cut base - loss of the trained cut model) over (loss of the cut base - loss of the
+    trained whole model). None where the cut did no damage to heal.
+    """
+    damage = cut.loss - whole.loss
+    return (cut.loss - healed.loss) / damage if damage > 0 else None
+
+
+def as_rows(scores: Sequence[Score]) -> list[list[float]]:
+    """`[[nats, tokens, bytes], ...]`, for JSON."""
+    return [[score.nats, score.tokens, score.bytes] for score in scores]
+
+
+def from_rows(rows: Iterable[Sequence[float]]) -> tuple[Score, ...]:
+    """Back from `as_rows`."""
+    return tuple(Score(float(nats), int(tokens), int(size)) for nats, tokens, size in rows)

@@ -1,0 +1,158 @@
+"""What one trial is: its settings, checked and hashed. No torch, Optuna or MLflow here.
+
+A cell is a spec on one corpus with one model: two trials of the same cell would give the same
+numbers, so its hash is the name under which a result is kept (law 8).
+"""
+
+import dataclasses
+import hashlib
+import json
+import math
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
+
+from pressft.errors import UsageError
+
+Optimizer = Literal["adamw", "adamw-8bit", "paged-adamw-8bit"]
+Quantization = Literal["nf4", "none"]
+
+NAMES: dict[str, Callable[[int], tuple[int, ...]]] = {  # of layers, given how many there are
+    "none": lambda _: (),
+    "first": lambda _: (0,),
+    "middle": lambda n: (n // 2,),
+    "last": lambda n: (n - 1,),
+}
+CELL_VERSION = 1  # raise it when the same spec would give other numbers
+
+
+def setting(default: Any, help_: str) -> Any:  # noqa: ANN401  (dataclasses types fields so)
+    """A field of a spec with the words that `pressft run --help` shows."""
+    return field(default=default, metadata={"help": help_})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrialSpec:
+    """Settings of one trial. Lengths in tokens, `batch` in blocks a step, indices 0-based.
+
+    Raises:
+        UsageError: a value out of its range; the message names the range.
+    """
+
+    model: str = setting("auto", "preset, hub id or folder; auto: Qwen3-0.6B or, offline, SmolLM2")
+    corpus: str = setting("corpora/bmw", "folder written by scrapy crawl press, or: invented")
+    remove: str = setting("none", "none, first, middle, last, index, list (3,5) or range (12-15)")
+    rank: int = setting(8, "rank of the LoRA matrices")
+    learning_rate: float = setting(2e-4, "peak, after a tenth of the steps; then cosine to zero")
+    tokens: int = setting(1_000_000, "trained on, rounded up to whole steps")
+    batch: int = setting(8, "blocks a step")
+    block: int = setting(512, "tokens of a training block")
+    window: int = setting(1024, "tokens of context in scoring; the stride is half of it")
+    validation_tokens: int = setting(32_768, "of validation text scored while training, at most")
+    optimizer: Optimizer = setting("adamw", "adamw; on CUDA also adamw-8bit, paged-adamw-8bit")
+    quantization: Quantization = setting("nf4", "of the frozen base: nf4 or none")
+    seed: int = setting(0, "of the adapter's start and of the data order, drawn separately")
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be run, by name."""
+        object.__setattr__(self, "remove", str(self.remove))
+        for name, low in {"rank": 1, "tokens": 1, "batch": 1, "block": 2, "window": 2}.items():
+            _check(self, name, getattr(self, name) >= low, f"at least {low}")
+        _check(self, "validation_tokens", self.validation_tokens >= 1, "at least 1")
+        _check(self, "seed", 0 <= self.seed < 2**32, "0 to 4294967295")
+        rate = self.learning_rate
+        _check(self, "learning_rate", math.isfinite(rate) and rate > 0, "a number above 0")
+        _check(self, "optimizer", self.optimizer in get_args(Optimizer), _or(Optimizer))
+        _check(self, "quantization", self.quantization in get_args(Quantization), _or(Quantization))
+        parse_removal(self.remove)
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps: the token budget in whole batches, rounded up."""
+        return -(-self.tokens // (self.batch * self.block))
+
+    @property
+    def trained_tokens(self) -> int:
+        """Tokens trained on, a whole number of steps."""
+        return self.steps * self.batch * self.block
+
+    def cell(self, model: str, layers: tuple[int, ...], fingerprint: str) -> str:
+        """16 hex digits that name this trial's result.
+
+        Args:
+            model: identity of the weights (revision or hash), not their name.
+            layers: removed layers, so that `last` and `29` of 30 are one cell.
+            fingerprint: of the corpus, not its folder.
+
+        Settings at their default are left out, so that a new setting moves no old cell; a default
+        may therefore never change without a new CELL_VERSION (a test holds a golden hash).
+        """
+        settings = {
+            item.name: getattr(self, item.name)
+            for item in dataclasses.fields(self)
+            if item.name not in {"model", "corpus", "remove"}
+            and getattr(self, item.name) != item.default
+        }
+        identity = [CELL_VERSION, model, list(layers), fingerprint, settings]
+        return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True, slots=True)
+class Removal:
+    """Receipt of a cut: 0-based indices removed, of how many layers, parameters saved."""
+
+    layers: tuple[int, ...]
+    of: int
+    parameters: int
+
+    @property
+    def kept(self) -> tuple[int, ...]:
+        """Indices, in the whole model, of the layers that remain."""
+        return tuple(i for i in range(self.of) if i not in self.layers)
+
+
+def _or(choices: Any) -> str:  # noqa: ANN401  (a Literal form has no better type)
+    return " or ".join(get_args(choices))
+
+
+def _check(spec: TrialSpec, name: str, holds: bool, range_: str) -> None:
+    if not holds:
+        raise UsageError(f"{name} {getattr(spec, name)!r}: choose {range_}")
+
+
+def parse_removal(remove: str) -> tuple[range, ...]:
+    """Index ranges of a `remove` value; none for a name, whose index depends on the model.
+
+    Raises:
+        UsageError: none of the forms.
+    """
+    if remove in NAMES:
+        return ()
+    if not re.fullmatch(r"\d+(-\d+)?(,\d+(-\d+)?)*", remove):
+        raise UsageError(
+            f"remove {remove!r}: choose none, first, middle, last, an index (5), "
+            "a list (3,5) or a range (12-15)"
+        )
+    bounds = [part.split("-") for part in remove.split(",")]
+    ranges = tuple(range(int(pair[0]), int(pair[-1]) + 1) for pair in bounds)
+    if not all(ranges):
+        raise UsageError(f"remove {remove!r}: an empty range; write the lower index first")
+    return ranges
+
+
+def removed_layers(remove: str, n_layers: int) -> tuple[int, ...]:
+    """0-based, ascending indices of the layers that `remove` names in a model of `n_layers`.
+
+    Raises:
+        UsageError: an index out of range, or no layer left.
+    """
+    if remove in NAMES:
+        layers = NAMES[remove](n_layers)
+    else:
+        layers = tuple(sorted({index for part in parse_removal(remove) for index in part}))
+        if layers[-1] >= n_layers:
+            raise UsageError(f"layer {layers[-1]} of a {n_layers}-layer model: 0 to {n_layers - 1}")
+    if len(layers) >= n_layers:
+        raise UsageError(f"remove {remove!r} leaves none of the {n_layers} layers: keep one")
+    return layers
