@@ -1,0 +1,87 @@
+"""LoRA adapters on a cut base: put on, saved with the cut they belong to, taken off again.
+
+The low-rank update is PEFT's (Hu et al. 2021, arXiv:2106.09685), on every linear layer but the
+output head (Dettmers et al. 2023).
+"""
+
+import json
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
+from safetensors.torch import save_file
+from torch import nn
+from transformers import PreTrainedModel
+
+from pressft.errors import RefusedError
+from pressft.spec import Removal
+
+LORA_SCALE = 2  # alpha / rank: fixed, or sweeping the rank would sweep the step size too
+
+
+@contextmanager
+def attached(model: PreTrainedModel, rank: int, seed: int) -> Iterator[PeftModel]:
+    """A trainable LoRA adapter of `rank` around `model`; taken off again afterwards (law 2).
+
+    Its start depends on `seed` alone and leaves the global random state untouched.
+    """
+    flags = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
+    config = LoraConfig(
+        r=rank,
+        lora_alpha=LORA_SCALE * rank,
+        target_modules="all-linear",
+        task_type="CAUSAL_LM",
+    )
+    training = model.training
+    with torch.random.fork_rng(), warnings.catch_warnings():
+        # peft 0.21 asks transformers 5 by an old name
+        warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")
+        torch.manual_seed(seed)
+        wrapped = get_peft_model(model, config)
+    try:
+        yield wrapped
+    finally:
+        wrapped.unload()  # delete_adapter would leave its wrappers behind
+        model.train(training)
+        model.__dict__.pop("peft_config", None)
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(flags[name])
+            parameter.grad = None
+
+
+def save(wrapped: PeftModel, removal: Removal, base: str, identity: str, folder: Path) -> None:
+    """Write adapter, its config and `removal.json`: the cut without which the adapter is wrong."""
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = get_peft_model_state_dict(wrapped)
+    save_file({k: v.contiguous() for k, v in weights.items()}, folder / "adapter_model.safetensors")
+    config = wrapped.peft_config["default"]
+    config.base_model_name_or_path = base
+    config.inference_mode = True
+    config.save_pretrained(str(folder))
+    receipt = asdict(removal) | {"kept": removal.kept, "base": base, "base_identity": identity}
+    (folder / "removal.json").write_text(json.dumps(receipt, indent=2) + "\n")
+
+
+def load(model: PreTrainedModel, removal: Removal, identity: str, folder: Path) -> PeftModel:
+    """Put a saved adapter on `model`, cut as `removal` says.
+
+    Raises:
+        RefusedError: it was trained on another base or another cut; PEFT itself would load it with
+            a mere warning, shifted by a layer.
+    """
+    receipt = json.loads((folder / "removal.json").read_text())
+    if receipt["base_identity"] != identity or tuple(receipt["layers"]) != removal.layers:
+        raise RefusedError(
+            f"adapter {folder}: trained on {receipt['base']} ({receipt['base_identity']}) without "
+            f"layers {receipt['layers']}; this model is {identity} without {list(removal.layers)}"
+        )
+    return PeftModel.from_pretrained(model, str(folder))
+
+
+def trainable(model: nn.Module) -> int:
+    """Parameters that training changes."""
+    return sum(p.numel() for p in model.parameters() if p.requires_grad)

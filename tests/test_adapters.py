@@ -1,0 +1,94 @@
+"""Adapters come off without a trace, start alike, and refuse a cut that is not theirs."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from states import fingerprint
+
+from pressft import adapters, surgery
+from pressft.errors import RefusedError
+from pressft.models import Base
+
+Load = Callable[..., Base]
+
+
+def nudge(model: torch.nn.Module) -> None:
+    """Change every trainable weight, as training would."""
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter += 0.1
+
+
+@pytest.mark.parametrize("unpack", [True, False], ids=["unpacked", "packed"])
+def test_law_2_cutting_adapting_and_training_leave_no_trace(
+    family: str, load: Load, ids: torch.Tensor, unpack: bool
+) -> None:
+    base = load(family, unpack=unpack)
+    before, logits = fingerprint(base.model), base.model(ids).logits
+    for rank in (2, 4):
+        with surgery.removed(base.model, [1]), adapters.attached(base.model, rank, 0) as wrapped:
+            wrapped(input_ids=ids, labels=ids).loss.backward()
+            nudge(wrapped)
+            assert not torch.equal(base.model(ids).logits, logits)
+    assert fingerprint(base.model) == before
+    assert torch.equal(base.model(ids).logits, logits)
+
+
+def test_an_adapter_starts_as_nothing_on_every_linear_layer(load: Load, ids: torch.Tensor) -> None:
+    base = load("tiny-llama")
+    logits = base.model(ids).logits
+    with adapters.attached(base.model, 4, 0) as wrapped:
+        assert torch.equal(wrapped(ids).logits, logits)
+        names = [name for name, p in wrapped.named_parameters() if p.requires_grad]
+        assert len(names) == 4 * 7 * 2  # layers, linear layers in each, A and B
+        # rank x (in + out) of q, k, v, o, gate, up, down
+        sides = (64 + 64) + 2 * (64 + 32) + (64 + 64) + 3 * (64 + 128)
+        assert adapters.trainable(wrapped) == 4 * 4 * sides
+
+
+def test_the_start_depends_on_the_seed_alone(load: Load) -> None:
+    base = load("tiny-llama")
+    starts = []
+    for seed, noise in ((1, 0), (1, 5), (2, 0)):
+        torch.manual_seed(noise)
+        before = torch.get_rng_state()
+        with adapters.attached(base.model, 4, seed) as wrapped:
+            weights = [p.detach().clone() for p in wrapped.parameters() if p.requires_grad]
+        starts.append(torch.cat([w.flatten() for w in weights]))
+        assert torch.equal(torch.get_rng_state(), before)
+    assert torch.equal(starts[0], starts[1])
+    assert not torch.equal(starts[0], starts[2])
+
+
+def test_a_saved_adapter_gives_the_same_logits_on_its_cut(
+    family: str, load: Load, ids: torch.Tensor, tmp_path: Path
+) -> None:
+    base = load(family)
+    with surgery.removed(base.model, [1]) as removal:
+        with adapters.attached(base.model, 4, 0) as wrapped:
+            nudge(wrapped)
+            logits = wrapped(ids).logits
+            adapters.save(wrapped, removal, base.name, base.identity, tmp_path)
+        loaded = adapters.load(base.model, removal, base.identity, tmp_path)
+        assert torch.equal(loaded(ids).logits, logits)
+        loaded.unload()
+        base.model.__dict__.pop("peft_config", None)
+
+
+@pytest.mark.parametrize("layers", [[], [2]])
+def test_an_adapter_of_another_cut_is_refused(
+    load: Load, layers: list[int], tmp_path: Path
+) -> None:
+    base = load("tiny-llama")
+    with (
+        surgery.removed(base.model, [1]) as removal,
+        adapters.attached(base.model, 2, 0) as wrapped,
+    ):
+        adapters.save(wrapped, removal, base.name, base.identity, tmp_path)
+    with surgery.removed(base.model, layers) as other, pytest.raises(RefusedError, match=r"\[1\]"):
+        adapters.load(base.model, other, base.identity, tmp_path)
+    with pytest.raises(RefusedError, match="trained on tiny-llama"):
+        adapters.load(base.model, removal, "another", tmp_path)
