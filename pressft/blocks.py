@@ -1,0 +1,107 @@
+"""From texts to training blocks: tokenised, joined, packed without padding, put in order."""
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from pressft.errors import DataError
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A text as token ids, without any special token; its size in UTF-8 bytes."""
+
+    ids: tuple[int, ...]
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Blocks:
+    """Training data: packed `rows`, (N, length) int64, and the `order` to take them in, (n,)."""
+
+    rows: Tensor
+    order: Tensor
+
+    @property
+    def digest(self) -> str:
+        """16 hex digits of the very tokens in their order: equal for equal data."""
+        found = hashlib.sha256(self.rows.numpy().tobytes())
+        found.update(self.order.numpy().tobytes())
+        return found.hexdigest()[:16]
+
+
+@dataclass(frozen=True, slots=True)
+class Separators:
+    """Token ids around a document: `before` it, as the tokenizer itself would (BOS) or else the
+    end of the text in front; `end` after it."""
+
+    before: int
+    end: int
+
+    @property
+    def begins(self) -> bool:
+        """Whether the model wants a token of its own at the start (Gemma, Llama 2 and 3)."""
+        return self.before != self.end
+
+
+def separators(tokenizer: PreTrainedTokenizerBase) -> Separators:
+    """The tokens that stand between documents, read off what the tokenizer does to no text.
+
+    The convention moves perplexity (Gemma 2B without BOS 650, with it 21), so training and
+    scoring share this one.
+    """
+    end = int(tokenizer.eos_token_id)
+    own = tokenizer("")["input_ids"]
+    begins = own and own[0] == tokenizer.bos_token_id
+    return Separators(int(own[0]) if begins else end, end)
+
+
+def tokenize(texts: Iterable[str], tokenizer: PreTrainedTokenizerBase) -> tuple[Document, ...]:
+    """Documents in the order of the texts; empty ones are left out."""
+    texts = list(texts)
+    if not texts:
+        return ()
+    # verbose=False: a text longer than the context is cut into windows and blocks later
+    ids = tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
+    return tuple(
+        Document(tuple(row), len(text.encode()))
+        for row, text in zip(ids, texts, strict=True)
+        if row
+    )
+
+
+def pack(documents: Sequence[Document], length: int, between: Separators) -> Tensor:
+    """Documents, each with its separators, cut into full rows: (N, length) int64; the tail is
+    dropped.
+
+    Raises:
+        DataError: fewer than `length` tokens in all.
+    """
+    stream: list[int] = []
+    for document in documents:
+        if between.begins:
+            stream.append(between.before)
+        stream += document.ids
+        stream.append(between.end)
+    rows = len(stream) // length
+    if not rows:
+        raise DataError(
+            f"{len(documents)} training documents hold {len(stream)} tokens, less than one block "
+            f"of {length}: crawl more text or choose a smaller block"
+        )
+    return torch.tensor(stream[: rows * length], dtype=torch.int64).view(rows, length)
+
+
+def order(n_blocks: int, n_wanted: int, seed: int) -> Tensor:
+    """Indices of the blocks to train on, (n_wanted,) int64: shuffled epochs, one after the other.
+
+    It depends on nothing else, so that all arms see the same data in the same order (law 7).
+    """
+    generator = torch.Generator().manual_seed(seed)
+    epochs = -(-n_wanted // n_blocks)
+    drawn = [torch.randperm(n_blocks, generator=generator) for _ in range(epochs)]
+    return torch.cat(drawn)[:n_wanted]

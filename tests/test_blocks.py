@@ -1,0 +1,60 @@
+"""Packing keeps every token in order; the order of blocks is drawn alike for all arms."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pressft import blocks, tiny
+from pressft.blocks import Document, Separators
+from pressft.errors import DataError
+
+documents = st.lists(st.lists(st.integers(0, 99), min_size=1, max_size=30), min_size=1, max_size=9)
+
+
+@given(documents, st.integers(2, 16))
+def test_packing_is_the_joined_text_without_its_tail(texts: list[list[int]], length: int) -> None:
+    stream = [token for text in texts for token in [*text, 100]]
+    made = tuple(Document(tuple(text), 1) for text in texts)
+    if len(stream) < length:
+        with pytest.raises(DataError, match=f"{len(stream)} tokens, less than one block"):
+            blocks.pack(made, length, Separators(100, 100))
+        return
+    rows = blocks.pack(made, length, Separators(100, 100))
+    assert rows.shape == (len(stream) // length, length)
+    assert rows.flatten().tolist() == stream[: rows.numel()]
+
+
+def test_a_token_that_the_model_wants_in_front_is_put_in_front() -> None:
+    rows = blocks.pack([Document((5, 6), 2), Document((7,), 1)], 7, Separators(1, 2))
+    assert rows.tolist() == [[1, 5, 6, 2, 1, 7, 2]]
+
+
+def test_separators_are_read_off_the_tokenizer() -> None:
+    plain = tiny.tokenizer()
+    assert blocks.separators(plain) == Separators(256, 256)
+    assert not blocks.separators(plain).begins
+
+
+@given(st.integers(1, 20), st.integers(1, 60), st.integers(0, 3))
+def test_every_epoch_sees_every_block_once(n_blocks: int, n_wanted: int, seed: int) -> None:
+    drawn = blocks.order(n_blocks, n_wanted, seed).tolist()
+    assert len(drawn) == n_wanted
+    for start in range(0, n_wanted, n_blocks):
+        epoch = drawn[start : start + n_blocks]
+        assert len(set(epoch)) == len(epoch)
+        assert set(epoch) <= set(range(n_blocks))
+
+
+def test_law_7_the_order_ignores_the_global_random_state() -> None:
+    torch.manual_seed(1)
+    first = blocks.order(50, 120, 0)
+    torch.manual_seed(2)
+    assert torch.equal(first, blocks.order(50, 120, 0))
+    assert not torch.equal(first, blocks.order(50, 120, 1))
+
+
+def test_documents_know_their_bytes_and_empty_ones_are_left_out() -> None:
+    made = blocks.tokenize(["Ünder", "", "a"], tiny.tokenizer())
+    assert [document.bytes for document in made] == [6, 1]
+    assert [len(document.ids) for document in made] == [6, 1]

@@ -1,0 +1,113 @@
+"""Training through Trainer: equal data, honest numbers, refusals."""
+
+import dataclasses
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import nn
+
+from pressft import adapters, surgery, training
+from pressft.blocks import Blocks
+from pressft.errors import UsageError
+from pressft.models import Base
+from pressft.scores import Score
+from pressft.spec import TrialSpec
+
+Load = Callable[..., Base]
+SPEC = TrialSpec(model="tiny-llama", corpus="invented", rank=2, tokens=8 * 64, batch=2, block=32)
+
+
+def blocks(spec: TrialSpec) -> Blocks:
+    """Random rows, taken from the last to the first."""
+    generator = torch.Generator().manual_seed(0)
+    n = spec.steps * spec.batch
+    rows = torch.randint(0, 256, (n, spec.block), generator=generator)
+    return Blocks(rows, torch.arange(n).flip(0))
+
+
+def train(base: Base, spec: TrialSpec, data: Blocks) -> list[tuple[int, dict[str, float]]]:
+    points: list[tuple[int, dict[str, float]]] = []
+    validation = Score(math.log(9) * 4, 4, 4)
+    with adapters.attached(base.model, spec.rank, spec.seed) as model:
+        done = training.train(model, data, spec, lambda: validation, lambda *p: points.append(p))
+    assert done.validation == validation
+    assert done.tokens == spec.trained_tokens
+    return points
+
+
+def test_points_lie_on_tokens_seen(load: Load) -> None:
+    points = train(load("tiny-llama"), SPEC, blocks(SPEC))
+    train_points = [(at, m) for at, m in points if "train/loss" in m]
+    assert [at for at, _ in train_points] == [64 * (i + 1) for i in range(8)]
+    assert set(train_points[0][1]) == {
+        "train/loss",
+        "train/learning_rate",
+        "train/grad_norm",
+        "train/tokens_per_second",
+    }
+    evaluated = [(at, m) for at, m in points if "eval/loss" in m]
+    assert len(evaluated) == training.N_VALIDATED
+    expected = {"eval/loss": math.log(9), "eval/perplexity": 9}
+    assert evaluated[-1] == (512, pytest.approx(expected))
+
+
+def test_the_first_loss_is_that_of_the_first_batch(load: Load) -> None:
+    base, data = load("tiny-llama"), blocks(SPEC)
+    first = dict(train(base, SPEC, data)[0][1])["train/loss"]
+    batch = data.rows[data.order[:2]]
+    logits = base.model(batch).logits[:, :-1].reshape(-1, 257)
+    expected = nn.functional.cross_entropy(logits, batch[:, 1:].reshape(-1))
+    assert first == pytest.approx(float(expected), rel=1e-5)
+
+
+def test_micro_batches_do_not_change_the_numbers(
+    load: Load, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    losses = []
+    for micro_tokens in (1024, 32):
+        monkeypatch.setitem(training.MICRO_TOKENS, "cpu", micro_tokens)
+        points = train(load("tiny-llama"), SPEC, blocks(SPEC))
+        losses.append([m["train/loss"] for _, m in points if "train/loss" in m])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+
+def test_training_twice_gives_the_same_numbers(load: Load) -> None:
+    base = load("tiny-qwen3")
+    runs = []
+    for _ in range(2):
+        with surgery.removed(base.model, [1]):
+            points = train(base, SPEC, blocks(SPEC))
+        runs.append([m["train/loss"] for _, m in points if "train/loss" in m])
+    assert runs[0] == runs[1]
+
+
+def test_a_diverged_loss_ends_the_training_with_its_reason(load: Load) -> None:
+    base = load("tiny-llama")
+    with adapters.attached(base.model, 2, 0) as model:
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                nn.init.constant_(parameter, math.nan)
+        with pytest.raises(training.DivergedError, match="loss nan after 64 tokens"):
+            training.train(model, blocks(SPEC), SPEC, lambda: Score(1, 1, 1), lambda *_: None)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a CUDA device is here")
+@pytest.mark.parametrize("name", ["adamw-8bit", "paged-adamw-8bit"])
+def test_optimizers_for_cuda_are_refused_without_it(name: str) -> None:
+    with pytest.raises(UsageError, match=f"optimizer '{name}' needs a CUDA device: choose adamw"):
+        training.check_optimizer(name)  # type: ignore[arg-type]
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", ["adamw", "adamw-8bit", "paged-adamw-8bit"])
+def test_every_optimizer_trains_on_cuda(load: Load, name: str) -> None:
+    spec = dataclasses.replace(SPEC, optimizer=name, learning_rate=1e-2)
+    points = train(
+        load("tiny-llama"),
+        spec,
+        dataclasses.replace(blocks(spec), order=torch.zeros(16, dtype=torch.int64)),
+    )
+    losses = [metrics["train/loss"] for _, metrics in points if "train/loss" in metrics]
+    assert losses[-1] < losses[0]
