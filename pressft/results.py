@@ -1,0 +1,108 @@
+"""What trials and untrained models scored, kept as files: one folder a cell, written once.
+
+`mlruns/cells/CELL/result.json` is there if and only if the cell is done. MLflow shows copies.
+"""
+
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from pressft.scores import Score, as_rows, from_rows, total
+from pressft.spec import Removal
+
+
+@dataclass(frozen=True, slots=True)
+class Untrained:
+    """A cut base before any training: score of each test document, greedy continuations."""
+
+    removal: Removal
+    parameters: int  # of the cut model
+    test: tuple[Score, ...]
+    samples: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TrialResult:
+    """One finished cell. `curve` holds (tokens seen, metrics there) in order; seconds are wall."""
+
+    cell: str
+    removal: Removal
+    validation: Score
+    test: tuple[Score, ...]  # of each test document, in the order of `Untrained.test`
+    curve: tuple[tuple[int, dict[str, float]], ...]
+    samples: tuple[str, ...]
+    data: str  # digest of the training tokens in their order: equal for equal data
+    tokens: int
+    training_s: float
+    total_s: float
+
+    @property
+    def test_score(self) -> Score:
+        """Score of the whole test split."""
+        return total(self.test)
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """The cells under `root`, usually `mlruns`."""
+
+    root: Path
+
+    def folder(self, cell: str) -> Path:
+        """Where the files of a cell live: adapter, removal, result."""
+        return self.root / "cells" / cell
+
+    def trial(self, cell: str) -> TrialResult | None:
+        """The result of a cell, None if it is not done."""
+        data = self._read(cell)
+        return data and TrialResult(  # type: ignore[return-value]
+            **data
+            | {
+                "removal": _removal(data["removal"]),
+                "validation": from_rows([data["validation"]])[0],
+                "test": from_rows(data["test"]),
+                "curve": tuple((tokens, metrics) for tokens, metrics in data["curve"]),
+                "samples": tuple(data["samples"]),
+            }
+        )
+
+    def untrained(self, key: str) -> Untrained | None:
+        """Scores of a cut base, None if it has not been scored."""
+        data = self._read(key)
+        return data and Untrained(  # type: ignore[return-value]
+            **data
+            | {
+                "removal": _removal(data["removal"]),
+                "test": from_rows(data["test"]),
+                "samples": tuple(data["samples"]),
+            }
+        )
+
+    def save(self, cell: str, result: TrialResult | Untrained) -> None:
+        """Write a result; a reader sees all of it or nothing."""
+        data = asdict(result) | {"test": as_rows(result.test)}
+        if isinstance(result, TrialResult):
+            data["validation"] = as_rows([result.validation])[0]
+        folder = self.folder(cell)
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(folder / "result.json", json.dumps(data) + "\n")
+
+    def _read(self, cell: str) -> dict[str, Any] | None:
+        path = self.folder(cell) / "result.json"
+        return json.loads(path.read_text()) if path.is_file() else None
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a file that is whole or not there, also after a power cut."""
+    part = path.with_name(f".{path.name}.{os.getpid()}")
+    with part.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(path)
+
+
+def _removal(data: dict[str, Any]) -> Removal:
+    return Removal(tuple(data["layers"]), data["of"], data["parameters"])

@@ -1,0 +1,211 @@
+"""One trial on one page: cut, adapt, train, score, restore; and what trials share.
+
+Numbers go to the caller's `on_point`; nothing here knows of Optuna or MLflow.
+"""
+
+import hashlib
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import nn
+
+from pressft import adapters, blocks, corpora, models, scoring, surgery, training
+from pressft.assets import Progress
+from pressft.blocks import Blocks, Document, Separators
+from pressft.corpus import SPLITS, Corpus
+from pressft.results import Store, TrialResult, Untrained
+from pressft.scores import Score, total
+from pressft.spec import CELL_VERSION, TrialSpec, removed_layers
+from pressft.training import OnPoint
+
+Advance = Callable[[str, int], None]  # what is being done, scored-token equivalents done just now
+
+TRAIN_COST = 2  # a token trained on takes about twice the time of one scored
+PROMPT_WORDS, SAMPLE_TOKENS, N_SAMPLES = 12, 32, 3
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """What the trials of one process share: a base model, a tokenised corpus, earlier results."""
+
+    base: models.Base
+    corpus: Corpus
+    separators: Separators
+    train: tuple[Document, ...]
+    validation: tuple[Document, ...]
+    test: tuple[Document, ...]
+    store: Store
+
+    def cell(self, spec: TrialSpec) -> str:
+        """Name of the spec's result on this model and corpus."""
+        layers = removed_layers(spec.remove, self.base.n_layers)
+        return spec.cell(self.base.identity, layers, self.corpus.fingerprint)
+
+    def cost(self, spec: TrialSpec) -> int:
+        """Scored-token equivalents that a trial takes, for the time left."""
+        validation = sum(len(d.ids) for d in self.validation_subset(spec)) * training.N_VALIDATED
+        return TRAIN_COST * spec.trained_tokens + validation + self.test_tokens
+
+    @property
+    def test_tokens(self) -> int:
+        """Tokens of the test split."""
+        return sum(len(document.ids) for document in self.test)
+
+    def validation_subset(self, spec: TrialSpec) -> tuple[Document, ...]:
+        """The first documents, by id, up to `validation_tokens`, one at least: the same always."""
+        chosen: list[Document] = []
+        room = spec.validation_tokens
+        for document in self.validation:
+            room -= len(document.ids)
+            if chosen and room < 0:
+                break
+            chosen.append(document)
+        return tuple(chosen)
+
+    def prompts(self) -> list[tuple[int, ...]]:
+        """First words of the first validation texts: what samples continue."""
+        texts = [article.text for article in self.corpus.splits.validation[:N_SAMPLES]]
+        starts = [" ".join(text.split()[:PROMPT_WORDS]) for text in texts]
+        return [document.ids for document in blocks.tokenize(starts, self.base.tokenizer)]
+
+
+def prepare(spec: TrialSpec, store: Store, progress: Progress) -> Bench:
+    """Corpus read and tokenised, base model loaded; the cheap and the likely faults come first.
+
+    Raises:
+        UsageError, DataError, MissingError: as the rooms it calls.
+    """
+    training.check_optimizer(spec.optimizer)
+    found = corpora.find(spec.corpus)
+    base = models.load(models.resolve(spec.model), spec.quantization, progress)
+    train, validation, test = (
+        blocks.tokenize([article.text for article in found.splits.part(name)], base.tokenizer)
+        for name in SPLITS
+    )
+    between = blocks.separators(base.tokenizer)
+    bench = Bench(base, found, between, train, validation, test, store)
+    training_data(bench, spec)
+    return bench
+
+
+def untrained_key(bench: Bench, spec: TrialSpec) -> str:
+    """Name of the scores of the spec's cut before training: rank and the like do not matter."""
+    layers = removed_layers(spec.remove, bench.base.n_layers)
+    parts = [CELL_VERSION, bench.base.identity, layers, bench.corpus.fingerprint]
+    identity = json.dumps([*parts, spec.window, spec.quantization])
+    return f"untrained-{hashlib.sha256(identity.encode()).hexdigest()[:16]}"
+
+
+def untrained(bench: Bench, spec: TrialSpec, advance: Advance) -> Untrained:
+    """Scores of the spec's cut before training, from an earlier run where there is one (law 8)."""
+    layers = removed_layers(spec.remove, bench.base.n_layers)
+    key = untrained_key(bench, spec)
+    if found := bench.store.untrained(key):
+        advance(f"{spec.remove}: known", bench.test_tokens)
+        return found
+    model = bench.base.model
+    with surgery.removed(model, layers) as removal:
+        label = f"{spec.remove}: scoring untrained"
+        test = _score(bench, model, bench.test, spec, lambda n: advance(label, n))
+        result = Untrained(
+            removal,
+            sum(surgery.count(parameter) for parameter in model.parameters()),
+            test,
+            _samples(bench, model),
+        )
+    bench.store.save(key, result)
+    return result
+
+
+def run_trial(bench: Bench, spec: TrialSpec, on_point: OnPoint, advance: Advance) -> TrialResult:
+    """Cut, adapt, train, score one cell and keep its files; the base is left as it was (law 2).
+
+    Raises:
+        DivergedError: a loss that is not finite.
+        DataError: too little text for a block.
+        UsageError: a layer out of range, an optimizer this machine cannot run.
+    """
+    began = time.perf_counter()
+    cell = bench.cell(spec)
+    curve: list[tuple[int, dict[str, float]]] = []
+    data = training_data(bench, spec)
+    subset = bench.validation_subset(spec)
+
+    def tell(tokens: int, metrics: dict[str, float]) -> None:
+        if "train/loss" in metrics:
+            before = max((at for at, seen in curve if "train/loss" in seen), default=0)
+            advance(f"{spec.remove}: training", TRAIN_COST * (tokens - before))
+        curve.append((tokens, metrics))
+        on_point(tokens, metrics)
+
+    with (
+        surgery.removed(
+            bench.base.model, removed_layers(spec.remove, bench.base.n_layers)
+        ) as removal,
+        adapters.attached(bench.base.model, spec.rank, spec.seed) as model,
+    ):
+
+        def validate() -> Score:
+            label = f"{spec.remove}: validating"
+            return total(_score(bench, model, subset, spec, lambda n: advance(label, n)))
+
+        trained = training.train(model, data, spec, validate, tell)
+        label = f"{spec.remove}: testing"
+        test = _score(bench, model, bench.test, spec, lambda n: advance(label, n))
+        samples = _samples(bench, model)
+        folder = bench.store.folder(cell) / "adapter"
+        adapters.save(model, removal, bench.base.name, bench.base.identity, folder)
+    result = TrialResult(
+        cell=cell,
+        removal=removal,
+        validation=trained.validation,
+        test=test,
+        curve=tuple(curve),
+        samples=samples,
+        data=data.digest,
+        tokens=trained.tokens,
+        training_s=trained.seconds,
+        total_s=time.perf_counter() - began,
+    )
+    bench.store.save(cell, result)
+    return result
+
+
+def training_data(bench: Bench, spec: TrialSpec) -> Blocks:
+    """The blocks of a trial in their order, steps x batch of them.
+
+    They depend on corpus, lengths and seed, never on the arm (law 7).
+    """
+    packed = blocks.pack(bench.train, spec.block, bench.separators)
+    return Blocks(packed, blocks.order(len(packed), spec.steps * spec.batch, spec.seed))
+
+
+def _score(
+    bench: Bench,
+    model: nn.Module,
+    documents: tuple[Document, ...],
+    spec: TrialSpec,
+    on_tokens: Callable[[int], None],
+) -> tuple[Score, ...]:
+    return scoring.score(
+        model,
+        documents,
+        bench.separators.before,
+        spec.window,
+        on_tokens=on_tokens,
+    )
+
+
+def _samples(bench: Bench, model: nn.Module) -> tuple[str, ...]:
+    prompts = bench.prompts()
+    new = scoring.generate(
+        model,
+        prompts,
+        bench.separators.before,
+        bench.separators.end,
+        SAMPLE_TOKENS,
+    )
+    decode = bench.base.tokenizer.decode
+    return tuple(f"{decode(p)}⟶{decode(n)}" for p, n in zip(prompts, new, strict=True))
