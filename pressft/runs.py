@@ -1,0 +1,90 @@
+"""How a trial looks in MLflow: its name, params, tags, datasets and texts. Pure data, no store."""
+
+import dataclasses
+import hashlib
+import json
+import platform
+import subprocess
+from collections.abc import Mapping, Sequence
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+
+from pressft.corpus import SPLITS, Article, Corpus
+from pressft.results import TrialResult, Untrained
+from pressft.scores import total
+from pressft.spec import TrialSpec
+from pressft.tracking import Data
+
+PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "optuna", "mlflow")
+
+
+def name(spec: TrialSpec) -> str:
+    """Arm, rank and learning rate, and the seed where it is not 0: `middle r8 lr0.0002`."""
+    seed = f" s{spec.seed}" if spec.seed else ""
+    return f"{spec.remove} r{spec.rank} lr{spec.learning_rate:g}{seed}"
+
+
+def params(spec: TrialSpec, cut: Untrained) -> dict[str, object]:
+    """TrialSpec's fields, and the layers that `remove` stood for."""
+    return dataclasses.asdict(spec) | {"remove_layers": list(cut.removal.layers)}
+
+
+def test_metrics(result: TrialResult, cut: Untrained) -> dict[str, float]:
+    """What is logged once, after training, on the test split."""
+    score = result.test_score
+    return {
+        "test/loss": score.loss,
+        "test/perplexity": score.perplexity,
+        "test/bits_per_byte": score.bits_per_byte,
+        "test/perplexity_untrained": total(cut.test).perplexity,
+    }
+
+
+def datasets(corpus: Corpus, spec: TrialSpec) -> list[Data]:
+    """The three splits, each with a sha256 over the ids and texts of its articles."""
+    contexts = dict(zip(SPLITS, ("training", "validation", "test"), strict=True))
+    source = json.dumps({"corpus": spec.corpus, "fingerprint": corpus.fingerprint})
+    return [
+        Data(
+            name=f"{Path(spec.corpus).name}/{split}",
+            digest=_digest(corpus.splits.part(split)),
+            source=source,
+            context=context,
+            profile=json.dumps({"articles": len(corpus.splits.part(split))}),
+        )
+        for split, context in contexts.items()
+    ]
+
+
+def _digest(articles: Sequence[Article]) -> str:
+    lines = "".join(f"{article.id} {article.sha256}\n" for article in articles)
+    return hashlib.sha256(lines.encode()).hexdigest()
+
+
+def samples(columns: Mapping[str, tuple[str, ...]]) -> str:
+    """Continuations side by side, as Markdown; model text is shown, never interpreted."""
+    parts = ["Greedy continuations of the first words of validation texts.\n"]
+    for number, texts in enumerate(zip(*columns.values(), strict=True), 1):
+        parts.append(f"## {number}\n")
+        for column, text in zip(columns, texts, strict=True):
+            parts.append(f"{column}:\n\n" + "\n".join(f"    {line}" for line in text.splitlines()))
+    return "\n\n".join(parts) + "\n"
+
+
+def environment() -> str:
+    """Versions of Python and of the packages that numbers depend on, as JSON."""
+    packages = {package: version(package) for package in PACKAGES}
+    machine = {"python": platform.python_version(), "platform": platform.platform()}
+    return json.dumps(machine | packages, indent=2) + "\n"
+
+
+@cache
+def commit() -> str:
+    """The commit of the working folder, `none` outside a repository."""
+    command = ["git", "rev-parse", "HEAD"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=5)
+    except (OSError, subprocess.TimeoutExpired):
+        return "none"
+    return done.stdout.strip() if done.returncode == 0 else "none"

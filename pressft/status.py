@@ -1,0 +1,60 @@
+"""How far a study is, read from Optuna's storage and the files of its cells. No torch here."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pressft import arms
+from pressft.arms import Arm
+from pressft.errors import UsageError
+from pressft.results import Store, TrialResult
+from pressft.study import Row, stored_rows
+
+
+@dataclass(frozen=True, slots=True)
+class Stores:
+    """Where a study keeps what: files under `root`, trials in Optuna's storage, runs in MLflow.
+
+    Both default to SQLite under `root`.
+    """
+
+    root: Path
+    optuna_url: str | None = None
+    tracking_uri: str | None = None
+
+    @property
+    def storage(self) -> str:
+        """URL of Optuna's storage."""
+        return self.optuna_url or f"sqlite:///{self.root.resolve() / 'optuna.db'}"
+
+
+def table(study: str, stores: Stores) -> list[Arm]:
+    """The rows of a stored study's arms, as far as they are.
+
+    Raises:
+        UsageError: no such study.
+        MissingError: the storage cannot be opened.
+    """
+    if not stores.optuna_url and not (stores.root / "optuna.db").is_file():
+        raise UsageError(
+            f"no study {study!r}: nothing has been run in {stores.root} yet; "
+            "start with `pressft sweep experiments/smoke.py`"
+        )
+    rows = stored_rows(study, stores.storage)
+    store = Store(stores.root)
+    keys = {row.arm: str(row.attrs["untrained"]) for row in rows if "untrained" in row.attrs}
+    found = {arm: store.untrained(key) for arm, key in sorted(keys.items(), key=_whole_first)}
+    return arms.arms({arm: cut for arm, cut in found.items() if cut}, by_arm(rows, store))
+
+
+def by_arm(rows: Sequence[Row], store: Store) -> dict[str, list[tuple[int, TrialResult]]]:
+    """Number and result of each complete trial, by arm."""
+    found: dict[str, list[tuple[int, TrialResult]]] = {}
+    for row in rows:
+        if row.state == "complete" and (result := store.trial(str(row.attrs["cell"]))):
+            found.setdefault(row.arm, []).append((row.number, result))
+    return found
+
+
+def _whole_first(item: tuple[str, str]) -> bool:
+    return item[0] != arms.WHOLE

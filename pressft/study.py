@@ -1,0 +1,254 @@
+"""The ledger of a study: which cells are asked for, taken, done. The only room that knows Optuna.
+
+Optuna's storage is the truth about trials (law 9). A grid is queued whole; in a `per-arm` study
+each arm has a TPE sampler of its own, rebuilt from that arm's trials, so that no arm learns from
+another's losses and a resumed study draws what it would have drawn (law 7).
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import optuna
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
+from optuna.samplers import RandomSampler, TPESampler
+from optuna.trial import FrozenTrial, Trial, TrialState
+
+from pressft.design import Choices, Range, Study, Value, difference
+from pressft.errors import MissingError, RefusedError, UsageError
+from pressft.spec import TrialSpec
+
+optuna.logging.set_verbosity(optuna.logging.ERROR)
+
+REDRAWS = 20  # TPE repeats itself on small discrete spaces: so often we ask for a point not had yet
+
+
+@dataclass(frozen=True, slots=True)
+class Ticket:
+    """A trial to run: its number in the storage and what to run."""
+
+    number: int
+    spec: TrialSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A trial as the ledger knows it; `value` is the validation loss in nats a token."""
+
+    number: int
+    state: str  # waiting, running, complete, fail
+    params: Mapping[str, Value]
+    value: float | None
+    attrs: Mapping[str, Any]
+
+    @property
+    def arm(self) -> str:
+        """Value of `remove`, as named in the study."""
+        return str(self.params["remove"])
+
+
+class Ledger:
+    """One study in one storage."""
+
+    def __init__(self, study: Study, storage: str, identity: Mapping[str, str]) -> None:
+        """Open or create the study; `identity` names model weights and corpus.
+
+        Raises:
+            RefusedError: it exists with another definition, weights or corpus; the difference is
+                in the message.
+            MissingError: the storage cannot be opened.
+        """
+        self.design = study
+        self._open: dict[int, Trial] = {}
+        self._failed: set[int] = set()  # by this process: it does not try them again
+        definition = study.definition() | dict(identity)
+        self._study = _connect(storage, study.name, create=True)
+        old = self._study.user_attrs.get("definition")
+        if old is None:
+            self._study.set_user_attr("definition", definition)
+            self._study.set_user_attr("question", study.question)
+        elif changed := difference(old, definition):
+            raise RefusedError(
+                f"study {study.name} exists with another definition ({'; '.join(changed)}): "
+                "change it back, or give the study another name"
+            )
+
+    def recover(self) -> list[Row]:
+        """Close the trials that an earlier process left running, and return them.
+
+        Only the process that holds the study's lock may call it: any running trial is then dead.
+        """
+        left = [row for row in self.rows() if row.state == "running"]
+        for row in left:
+            self._study.tell(row.number, state=TrialState.FAIL)
+        return left
+
+    def take(self) -> Ticket | None:
+        """The next trial, now running; None when the study has all it asked for."""
+        self._plan()
+        if not any(row.state == "waiting" for row in self.rows()):
+            return None
+        trial = self._study.ask(self._distributions())
+        params: dict[str, Value] = trial.user_attrs["params"]
+        self._open[trial.number] = trial
+        return Ticket(trial.number, self.design.spec(**params))
+
+    def note(self, ticket: Ticket, **attrs: str | float | None) -> None:
+        """Keep facts about a running trial in the storage."""
+        for name, value in attrs.items():
+            self._open[ticket.number].set_user_attr(name, value)
+
+    def complete(self, ticket: Ticket, value: float) -> None:
+        """Close a trial with its validation loss."""
+        self._study.tell(self._open.pop(ticket.number), value)
+
+    def fail(self, ticket: Ticket, fault: str, *, again: bool) -> None:
+        """Close a trial without a value; with `again` the next start repeats the cell."""
+        self.note(ticket, fault=fault, final=not again)
+        self._failed.add(ticket.number)
+        self._study.tell(self._open.pop(ticket.number), state=TrialState.FAIL)
+
+    def rows(self) -> list[Row]:
+        """All trials, by number."""
+        return [_row(trial) for trial in self._study.get_trials(deepcopy=False)]
+
+    def n_open(self) -> int:
+        """Trials still to be run, as far as it is known now."""
+        settled = [row for row in self.rows() if row.state == "complete" or row.attrs.get("final")]
+        return max(0, self.design.n_trials - len(settled))
+
+    def _plan(self) -> None:
+        """Queue what is missing: the whole grid, or the next draw of the arm with the fewest."""
+        had = [
+            row
+            for row in self.rows()
+            if row.state != "fail" or row.attrs.get("final") or row.number in self._failed
+        ]
+        if self.design.design == "grid":
+            keys = {_key(row.params) for row in had}
+            for params in self.design.grid():
+                if _key(params) not in keys:
+                    self._enqueue(params)
+        elif not any(row.state == "waiting" for row in had):
+            drawn = self._draw(had) or self._replicate(had)
+            if drawn:
+                self._enqueue(drawn)
+
+    def _enqueue(self, params: Mapping[str, Value]) -> None:
+        in_space = {name: params[name] for name in self._distributions()}
+        self._study.enqueue_trial(in_space, user_attrs={"params": dict(params)})
+
+    def _draw(self, had: list[Row]) -> dict[str, Value] | None:
+        """Parameters for the arm with the fewest trials, None when every arm has its share."""
+        first = self.design.seeds[0]
+        drawn: dict[str, list[Row]] = {arm: [] for arm in self.design.arms()}
+        for row in had:
+            if row.params["seed"] == first:
+                drawn[row.arm].append(row)
+        arm, rows = min(drawn.items(), key=lambda item: len(item[1]))
+        if len(rows) >= self.design.trials:
+            return None
+        seen = {_key(row.params) for row in rows}
+        within = {n: _distribution(v) for n, v in self.design.within_arm().items()}
+        for attempt in range(REDRAWS):
+            sampler = TPESampler(seed=len(rows) * REDRAWS + attempt, constant_liar=True)
+            scratch = optuna.create_study(sampler=sampler)
+            scratch.add_trials([_for_sampler(row, within) for row in rows])
+            params = dict(scratch.ask(within).params) | {"seed": first, "remove": arm}
+            if _key(params) not in seen:
+                break
+        return params
+
+    def _replicate(self, had: list[Row]) -> dict[str, Value] | None:
+        """The best of an arm with a seed it has not had; arms first, then seeds."""
+        keys = {_key(row.params) for row in had}
+        for seed in self.design.seeds[1:]:
+            for arm in self.design.arms():
+                done = [r for r in had if r.arm == arm and r.params["seed"] == self.design.seeds[0]]
+                scored = [row for row in done if row.value is not None]
+                if scored:
+                    best = min(scored, key=lambda row: (row.value, row.number))
+                    params = dict(best.params) | {"seed": seed}
+                    if _key(params) not in keys:
+                        return params
+        return None
+
+    def _distributions(self) -> dict[str, BaseDistribution]:
+        """Of the parameters that the storage shows: whatever takes several values."""
+        space: dict[str, Choices | Range] = dict(self.design.within_arm())
+        space["remove"] = Choices(*self.design.arms())
+        if len(self.design.seeds) > 1:
+            space["seed"] = Choices(*self.design.seeds)
+        return {name: _distribution(values) for name, values in space.items()}
+
+
+def stored_rows(name: str, storage: str) -> list[Row]:
+    """Trials of a stored study, for those who only look.
+
+    Raises:
+        UsageError: no such study; the message names those there are.
+    """
+    study = _connect(storage, name, create=False)
+    return [_row(trial) for trial in study.get_trials(deepcopy=False)]
+
+
+def _connect(storage: str, name: str, *, create: bool) -> optuna.Study:
+    try:
+        backend = optuna.storages.RDBStorage(storage, engine_kwargs={"pool_pre_ping": True})
+        if create:
+            return optuna.create_study(
+                storage=backend,
+                study_name=name,
+                sampler=RandomSampler(),  # unused: every trial is queued with its parameters
+                load_if_exists=True,
+            )
+        names = optuna.get_all_study_names(backend)
+        if name not in names:
+            known = ", ".join(sorted(names)) or "none; run `pressft sweep experiments/smoke.py`"
+            raise UsageError(f"no study {name!r}: the storage holds {known}")
+        return optuna.load_study(study_name=name, storage=backend)
+    except (ImportError, OSError, ValueError) as error:
+        raise MissingError(f"study storage: {str(error).splitlines()[0]}") from error
+    except Exception as error:
+        if type(error).__module__.startswith(("sqlalchemy", "optuna")):
+            raise MissingError(f"study storage cannot be opened: {_first(error)}") from error
+        raise
+
+
+def _first(error: Exception) -> str:
+    """First line of an error, without the SQL and the address that follow."""
+    return str(getattr(error, "orig", None) or error).strip().splitlines()[0]
+
+
+def _row(trial: FrozenTrial) -> Row:
+    attrs = dict(trial.user_attrs)
+    params = attrs.pop("params", dict(trial.params))
+    return Row(trial.number, trial.state.name.lower(), params, trial.value, attrs)
+
+
+def _key(params: Mapping[str, Value]) -> str:
+    return json.dumps(dict(params), sort_keys=True)
+
+
+def _distribution(values: Choices | Range) -> BaseDistribution:
+    if isinstance(values, Choices):
+        return CategoricalDistribution(values.values)
+    if isinstance(values.low, int) and isinstance(values.high, int):
+        return IntDistribution(values.low, values.high, log=values.log)
+    return FloatDistribution(values.low, values.high, log=values.log)
+
+
+def _for_sampler(row: Row, within: Mapping[str, BaseDistribution]) -> FrozenTrial:
+    """A trial of the arm as its sampler sees it: a failed one is a bad one."""
+    params = {name: row.params[name] for name in within}
+    if row.value is not None:
+        return optuna.trial.create_trial(params=params, distributions=dict(within), value=row.value)
+    running = row.state in {"running", "waiting"}
+    state = TrialState.RUNNING if running else TrialState.FAIL
+    return optuna.trial.create_trial(params=params, distributions=dict(within), state=state)

@@ -1,0 +1,291 @@
+"""A study from start to end: tickets from the ledger, trials on the bench, runs in MLflow.
+
+One process at a time works on a study in a folder; a second one is refused by a lock.
+"""
+
+import dataclasses
+import signal
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Protocol
+
+import filelock
+
+from pressft import arms as tables
+from pressft import runs
+from pressft import trial as trials
+from pressft.arms import Arm
+from pressft.design import Study
+from pressft.errors import MissingError, PressftError, RefusedError
+from pressft.models import resolve
+from pressft.results import Store, TrialResult, Untrained
+from pressft.scores import Score, recovery, total
+from pressft.spec import TrialSpec, removed_layers
+from pressft.status import Stores, by_arm
+from pressft.study import Ledger, Ticket
+from pressft.tracking import Tracker
+from pressft.training import DivergedError
+from pressft.trial import Bench
+
+
+class Reporter(Protocol):
+    """Who is told how far the work is."""
+
+    def setup(self, what: str, done: float, of: float) -> None:
+        """A preparation advanced: downloading, converting, loading."""
+
+    def plan(self, title: str, units: int) -> None:
+        """The study will take so many units of work from here."""
+
+    def advance(self, what: str, units: int) -> None:
+        """Units of work were done."""
+
+    def say(self, line: str) -> None:
+        """A line worth keeping."""
+
+
+class Stopped(BaseException):
+    """A signal asked us to stop; `code` is the exit code that says so."""
+
+    def __init__(self, signum: int) -> None:
+        """Keep the code of the signal."""
+        super().__init__(signal.Signals(signum).name)
+        self.code = 128 + signum
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a sweep did: trials trained now, answered from known cells, failed; done in all of how
+    many asked for; the table."""
+
+    trained: int
+    reused: int
+    failed: int
+    done: int
+    asked: int
+    arms: list[Arm]
+
+    def __str__(self) -> str:
+        """The counts as a line."""
+        parts = [f"{self.done} of {self.asked} trials done", f"{self.trained} trained now"]
+        parts += [f"{self.reused} from known cells"] if self.reused else []
+        parts += [f"{self.failed} failed; run the command again"] if self.failed else []
+        return ", ".join(parts)
+
+
+def run(
+    study: Study,
+    report: Reporter,
+    stores: Stores,
+    experiment: str | None = None,
+) -> Outcome:
+    """Run, or go on with, a study until it has all its trials; its runs go to the MLflow
+    `experiment`, named like the study unless given.
+
+    Raises:
+        RefusedError: another process works on it, or it exists with another definition.
+        Stopped: SIGINT or SIGTERM; the trial at hand is closed and will be run again.
+        PressftError: corpus, model or store cannot be used; nothing has been started then.
+    """
+    study = dataclasses.replace(
+        study, base=dataclasses.replace(study.base, model=resolve(study.base.model))
+    )
+    with _lock(stores.root, study.name), _signals():
+        bench = trials.prepare(study.base, Store(stores.root), report.setup)
+        for arm in study.arms():
+            removed_layers(arm, bench.base.n_layers)  # refuse before anything is started
+        report.setup("opening the stores", 0, 1)
+        identity = {"weights": bench.base.identity, "corpus": bench.corpus.fingerprint}
+        ledger = Ledger(study, stores.storage, identity)
+        tracker = Tracker(stores.root, stores.tracking_uri)
+        report.setup("opening the stores", 1, 1)
+        return _Sweep(bench, ledger, tracker, report, experiment).run()
+
+
+def run_one(spec: TrialSpec, report: Reporter, stores: Stores) -> Outcome:
+    """One trial as a study of its own; all such trials share the MLflow experiment `runs`.
+
+    Raises:
+        As `run`.
+    """
+    name = spec.cell(spec.model, (), f"{spec.corpus} {spec.remove}")
+    return run(Study(f"run-{name}", spec, {}), report, stores, experiment="runs")
+
+
+class _Sweep:
+    """The parts of one running sweep."""
+
+    def __init__(
+        self,
+        bench: Bench,
+        ledger: Ledger,
+        tracker: Tracker,
+        report: Reporter,
+        experiment: str | None,
+    ) -> None:
+        self.study, self.bench, self.ledger = ledger.design, bench, ledger
+        self.tracker, self.report = tracker, report
+        self.shared = experiment is not None
+        self.experiment = tracker.experiment(experiment or self.study.name, self.study.question)
+        self.untrained: dict[str, Untrained] = {}
+        self.trained = self.reused = self.failed = 0
+
+    def run(self) -> Outcome:
+        for row in self.ledger.recover():
+            self.report.say(f"trial {row.number} was left unfinished: its cell is run again")
+        self.tracker.close_left_open(self.experiment, self.study.name)
+        bench, arms = self.bench, self.study.arms()
+        self.report.plan(
+            self.study.name,
+            bench.test_tokens * len(arms) + bench.cost(self.study.base) * self.ledger.n_open(),
+        )
+        for arm in arms:
+            spec = self.study.spec(remove=arm)
+            self.untrained[arm] = trials.untrained(bench, spec, self.report.advance)
+        while ticket := self.ledger.take():
+            self.one(ticket)
+        rows = self.table()
+        self.finish(rows)
+        done = sum(row.state == "complete" for row in self.ledger.rows())
+        counts = (self.trained, self.reused, self.failed)
+        return Outcome(*counts, done, self.study.n_trials, rows)
+
+    def one(self, ticket: Ticket) -> None:
+        """Run a ticket, or answer it from an earlier result (law 8)."""
+        spec = ticket.spec
+        cell = self.bench.cell(spec)
+        known = self.bench.store.trial(cell)
+        run_id = self.start(ticket, cell, reused=known is not None)
+        key = trials.untrained_key(self.bench, spec)
+        self.ledger.note(ticket, cell=cell, mlflow_run=run_id, untrained=key)
+        try:
+            if known:
+                for tokens, metrics in known.curve:
+                    self.tracker.log(run_id, tokens, metrics)
+                self.report.advance(f"{spec.remove}: known", self.bench.cost(spec))
+                result = known
+            else:
+                result = trials.run_trial(
+                    self.bench,
+                    spec,
+                    lambda tokens, metrics: self.tracker.log(run_id, tokens, metrics),
+                    self.report.advance,
+                )
+            self.keep(ticket, run_id, result, reused=known is not None)
+        except Stopped:
+            self.close(ticket, run_id, "stopped by a signal", "KILLED", again=True)
+            raise
+        except DivergedError as error:
+            self.close(ticket, run_id, str(error), "FAILED", again=False)
+        except PressftError:
+            self.close(ticket, run_id, "refused", "FAILED", again=True)
+            raise
+        except Exception as error:
+            fault = f"{type(error).__name__}: {error}".splitlines()[0]
+            self.close(ticket, run_id, fault, "FAILED", again=True)
+
+    def start(self, ticket: Ticket, cell: str, *, reused: bool) -> str:
+        """Id of the trial's new MLflow run."""
+        spec, corpus = ticket.spec, self.bench.corpus
+        tags = {
+            "study": self.study.name,
+            "arm": spec.remove,
+            "trial": ticket.number,
+            "cell": cell,
+            "corpus": corpus.fingerprint,
+            "git_commit": runs.commit(),
+            "reused": str(reused).lower(),
+        }
+        params = runs.params(spec, self.untrained[spec.remove])
+        data = runs.datasets(corpus, spec)
+        return self.tracker.start(self.experiment, runs.name(spec), params, tags, data)
+
+    def keep(self, ticket: Ticket, run_id: str, result: TrialResult, *, reused: bool) -> None:
+        """Write a result to MLflow, then close the trial in the ledger."""
+        cut = self.untrained[ticket.spec.remove]
+        self.tracker.log(run_id, result.tokens, runs.test_metrics(result, cut))
+        self.tracker.files(run_id, self.bench.store.folder(result.cell) / "adapter")
+        columns = {"untrained": cut.samples, "trained": result.samples}
+        texts = {"samples.md": runs.samples(columns), "environment.json": runs.environment()}
+        self.tracker.texts(run_id, texts)
+        self.tracker.finish(run_id, "FINISHED")
+        self.ledger.note(ticket, test_perplexity=result.test_score.perplexity)
+        self.ledger.complete(ticket, result.validation.loss)
+        self.reused += reused
+        self.trained += not reused
+        self.report.say(
+            f"{runs.name(ticket.spec)}: test perplexity "
+            + tables.number(result.test_score.perplexity)
+            + (" (known from an earlier run)" if reused else f" in {result.total_s:.0f} s")
+        )
+
+    def close(self, ticket: Ticket, run_id: str, fault: str, status: str, *, again: bool) -> None:
+        """End a trial that has no result, truthfully in both views."""
+        self.failed += status == "FAILED"
+        self.tracker.tag(run_id, fault=fault)
+        self.tracker.finish(run_id, status)
+        self.ledger.fail(ticket, fault, again=again)
+        self.report.say(f"{runs.name(ticket.spec)}: {fault}")
+
+    def table(self) -> list[Arm]:
+        return tables.arms(self.untrained, by_arm(self.ledger.rows(), self.bench.store))
+
+    def finish(self, rows: list[Arm]) -> None:
+        """What only the whole study knows: each run's share healed, and the summary."""
+        results = by_arm(self.ledger.rows(), self.bench.store)
+        if best := tables.choose(results.pop(tables.WHOLE, ())):
+            self.recoveries(results, best[1].test_score)
+        if self.shared:
+            return
+        table = tables.markdown(rows)
+        note = f"{self.study.question}\n\n{table}"
+        texts = {"arms.md": table, "arms.csv": tables.as_csv(rows)}
+        self.tracker.summary(self.experiment, self.study.name, note, texts)
+
+    def recoveries(self, cut: Mapping[str, list[tuple[int, TrialResult]]], whole: Score) -> None:
+        """Log what each cut run healed, measured against the best trained whole model."""
+        run_ids = {row.number: str(row.attrs.get("mlflow_run")) for row in self.ledger.rows()}
+        for arm, items in cut.items():
+            before = total(self.untrained[arm].test)
+            for number, result in items:
+                share = recovery(before, result.test_score, whole)
+                if share is not None:
+                    self.tracker.log_once(run_ids[number], result.tokens, "test/recovery", share)
+
+
+@contextmanager
+def _lock(root: Path, study: str) -> Iterator[None]:
+    lock = filelock.FileLock(root / f".{study}.lock")
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        lock.acquire(timeout=0)
+    except filelock.Timeout:
+        raise RefusedError(
+            f"study {study} is being run by another process: wait for it, or stop it first"
+        ) from None
+    except OSError as error:
+        raise MissingError(f"{root}: {error.strerror}; runs need a folder to write to") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def _signals() -> Iterator[None]:
+    """SIGINT and SIGTERM as one exception, so that a trial is closed truthfully."""
+
+    def stop(signum: int, _: FrameType | None) -> None:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_DFL)  # a second one leaves at once
+        raise Stopped(signum)
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

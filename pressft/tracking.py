@@ -1,0 +1,228 @@
+"""Runs in MLflow: one experiment a study, one flat run a trial, and a `summary` run.
+
+The only room that knows MLflow. What it writes is a projection of Optuna's storage and of the
+files under `mlruns/cells` (law 9). Runs are written by explicit id: the fluent interface keeps a
+global stack of active runs, and is not safe in threads.
+"""
+
+import contextlib
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+CLOSED = {
+    "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
+}
+os.environ.update(CLOSED)  # before mlflow is imported
+
+import filelock
+from mlflow import MlflowClient
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag, ViewType
+from mlflow.exceptions import MlflowException
+
+from pressft.errors import MissingError
+
+SUMMARY = "summary"
+CHARTS = "compareRunsMode=CHART&workflowType=machine_learning"  # it opens in "GenAI" mode else
+
+
+@dataclass(frozen=True, slots=True)
+class Data:
+    """A dataset of a run: `digest` is our own sha256, MLflow's looks at 10,000 rows only."""
+
+    name: str
+    digest: str
+    source: str
+    context: str  # training, validation or test
+    profile: str  # JSON
+
+
+class Tracker:
+    """One MLflow store, a local folder unless a server is named."""
+
+    def __init__(self, root: Path, uri: str | None = None) -> None:
+        """Open the store; a new local one is set up first, by one process at a time.
+
+        Raises:
+            MissingError: the store or the server cannot be reached.
+        """
+        self.root = root.resolve()
+        self.uri = uri or f"sqlite:///{self.root / 'mlflow.db'}"
+        self._local = uri is None
+        for name in ("mlflow", "alembic"):
+            logging.getLogger(name).setLevel("WARNING")
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            # three processes that set up one SQLite file at once crash
+            with filelock.FileLock(self.root / ".mlflow.lock"):
+                self._client = MlflowClient(self.uri)
+                found = self._client.search_experiments(view_type=ViewType.ALL)
+                if self._local and [item.name for item in found] == ["Default"]:
+                    # MLflow's own empty one, and only where a store is new: first in every list
+                    self._client.delete_experiment(found[0].experiment_id)
+        except (OSError, MlflowException) as error:
+            raise MissingError(f"MLflow store: {str(error).splitlines()[0]}") from error
+
+    def experiment(self, study: str, question: str) -> str:
+        """Id of the study's experiment, made if it is not there; artifacts lie under the root."""
+        found = self._client.get_experiment_by_name(study)
+        if found is not None:
+            return str(found.experiment_id)
+        location = (self.root / "artifacts" / study).as_uri() if self._local else None
+        tags = {"mlflow.note.content": question}
+        return str(self._client.create_experiment(study, location, tags))
+
+    def start(
+        self,
+        experiment: str,
+        name: str,
+        params: Mapping[str, object],
+        tags: Mapping[str, object],
+        data: list[Data],
+    ) -> str:
+        """Id of a new running run."""
+        tags_ = {key: str(value) for key, value in tags.items()} | {"mlflow.runName": name}
+        run_id = str(self._client.create_run(experiment, tags=tags_).info.run_id)
+        pairs = [Param(key, str(value)) for key, value in params.items()]
+        self._client.log_batch(run_id, params=pairs)
+        if data:
+            self._client.log_inputs(run_id, [_input(item) for item in data])
+        return run_id
+
+    def log(self, run_id: str, tokens: int, metrics: Mapping[str, float]) -> None:
+        """Points of curves; the x axis is tokens seen."""
+        now = int(time.time() * 1000)
+        batch = [Metric(key, float(value), now, tokens) for key, value in metrics.items()]
+        self._client.log_batch(run_id, metrics=batch)
+
+    def log_once(self, run_id: str, tokens: int, key: str, value: float) -> None:
+        """A number of the finished study; a point that repeats the last one is left out."""
+        if self._client.get_run(run_id).data.metrics.get(key) != value:
+            self.log(run_id, tokens, {key: value})
+
+    def tag(self, run_id: str, **tags: str) -> None:
+        """Set tags of a run."""
+        self._client.log_batch(run_id, tags=[RunTag(key, value) for key, value in tags.items()])
+
+    def files(self, run_id: str, folder: Path) -> None:
+        """Copy a folder's files to the run's artifacts."""
+        self._client.log_artifacts(run_id, str(folder))
+
+    def texts(self, run_id: str, texts: Mapping[str, str]) -> None:
+        """Write small artifacts, by file name."""
+        with tempfile.TemporaryDirectory() as folder:
+            for name, text in texts.items():
+                (Path(folder) / name).write_text(text)
+            self.files(run_id, Path(folder))
+
+    def finish(self, run_id: str, status: str) -> None:
+        """Close a run: FINISHED, FAILED or KILLED."""
+        self._client.set_terminated(run_id, status)
+
+    def close_left_open(self, experiment: str, study: str) -> int:
+        """Mark runs as killed that a dead process left running; how many there were."""
+        running = f"attributes.status = 'RUNNING' and tags.study = '{study}'"
+        left = self._client.search_runs([experiment], running)
+        for run in left:
+            self.finish(run.info.run_id, "KILLED")
+        return len(left)
+
+    def summary(self, experiment: str, study: str, note: str, texts: Mapping[str, str]) -> None:
+        """Write the study's one `summary` run anew."""
+        found = self._client.search_runs([experiment], f"tags.arm = '{SUMMARY}'", max_results=1)
+        if found:
+            run_id = found[0].info.run_id
+        else:
+            run_id = self.start(experiment, SUMMARY, {}, {"study": study, "arm": SUMMARY}, [])
+        self.tag(run_id, **{"mlflow.note.content": note})
+        self.texts(run_id, texts)
+        self.finish(run_id, "FINISHED")
+
+
+def serve(root: Path, port: int, say: Callable[[str], None]) -> None:
+    """Run the MLflow UI on the local store until SIGINT or SIGTERM, closed to other machines.
+
+    Raises:
+        MissingError: no store there yet, or the server does not come up.
+    """
+    store = root.resolve() / "mlflow.db"
+    if not store.is_file():
+        raise MissingError(f"no runs in {root}: start with `pressft sweep experiments/smoke.py`")
+    port = _free(port)
+    command = [
+        *(sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)),
+        *("--workers", "1", "--backend-store-uri", f"sqlite:///{store}"),
+        *("--artifacts-destination", str(root.resolve() / "artifacts")),
+    ]
+    log = tempfile.TemporaryFile()  # noqa: SIM115  (closed with the server)
+    server = subprocess.Popen(command, env=os.environ | CLOSED, stdout=log, stderr=log)
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        _wait_until_up(server, port, log)
+        say(f"MLflow on http://127.0.0.1:{port}  (Ctrl-C ends it)")
+        for name, link in _links(root, port):
+            say(f"  {name}: {link}")
+        server.wait()
+    except KeyboardInterrupt:
+        pass
+    finally:
+        server.terminate()
+        try:
+            server.wait(10)
+        except subprocess.TimeoutExpired:
+            server.kill()
+        log.close()
+        signal.signal(signal.SIGTERM, before)
+
+
+def _free(port: int) -> int:
+    """`port` if nothing listens there, else a free one."""
+    for wanted in (port, 0):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            with contextlib.suppress(OSError):
+                probe.bind(("127.0.0.1", wanted))
+                return int(probe.getsockname()[1])
+    raise MissingError("no free port on 127.0.0.1")
+
+
+def _wait_until_up(server: subprocess.Popen[bytes], port: int, log: IO[bytes]) -> None:
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        if server.poll() is not None:
+            log.seek(0)
+            last = (log.read().decode(errors="replace").strip().splitlines() or ["no reason"])[-1]
+            raise MissingError(f"the MLflow server ended with code {server.returncode}: {last}")
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+            return
+        time.sleep(0.2)
+    raise MissingError("the MLflow server did not answer within 60 s")
+
+
+def _links(root: Path, port: int) -> list[tuple[str, str]]:
+    """Name and chart page of each experiment that has runs, the newest first."""
+    found = Tracker(root)._client.search_experiments(order_by=["last_update_time DESC"])
+    site = f"http://127.0.0.1:{port}/#/experiments"
+    return [(item.name, f"{site}/{item.experiment_id}/runs?{CHARTS}") for item in found]
+
+
+def _input(item: Data) -> DatasetInput:
+    dataset = Dataset(
+        name=item.name,
+        digest=item.digest[:32],  # MLflow allows 36 characters
+        source_type="local",
+        source=item.source,
+        profile=item.profile,
+    )
+    return DatasetInput(dataset, [InputTag("mlflow.data.context", item.context)])

@@ -1,0 +1,145 @@
+"""The ledger: what is asked for, in which order, and what a second start finds. Real SQLite."""
+
+import dataclasses
+from collections import Counter
+from pathlib import Path
+
+import optuna
+import pytest
+
+from pressft.design import Choices, Range, Study
+from pressft.errors import MissingError, RefusedError, UsageError
+from pressft.spec import TrialSpec
+from pressft.study import Ledger, Ticket, stored_rows
+
+BASE = TrialSpec(model="tiny-llama", corpus="invented")
+ARMS = Choices("none", "first", "last")
+GRID = Study("grid", BASE, {"remove": ARMS, "rank": Choices(4, 8)})
+PER_ARM = Study(
+    "per-arm",
+    BASE,
+    {"remove": ARMS, "rank": Choices(4, 8, 16), "learning_rate": Range(1e-5, 1e-2, log=True)},
+    design="per-arm",
+    trials=6,
+    seeds=(0, 1),
+)
+IDENTITY = {"weights": "w", "corpus": "c"}
+
+
+@pytest.fixture
+def storage(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path / 'optuna.db'}"
+
+
+def loss(ticket: Ticket) -> float:
+    """A made-up validation loss: the whole model best, a learning rate of 1e-3 best."""
+    return abs(ticket.spec.learning_rate - 1e-3) + (ticket.spec.remove != "none") * 100
+
+
+def finish(ledger: Ledger) -> list[Ticket]:
+    done = []
+    while ticket := ledger.take():
+        ledger.complete(ticket, loss(ticket))
+        done.append(ticket)
+    return done
+
+
+def test_a_grid_runs_every_cell_once(storage: str) -> None:
+    done = finish(Ledger(GRID, storage, IDENTITY))
+    assert [(t.spec.remove, t.spec.rank) for t in done] == [
+        (params["remove"], params["rank"]) for params in GRID.grid()
+    ]
+    assert finish(Ledger(GRID, storage, IDENTITY)) == []
+
+
+def test_law_7_every_arm_has_the_same_number_of_trials(storage: str) -> None:
+    done = finish(Ledger(PER_ARM, storage, IDENTITY))
+    assert Counter(t.spec.remove for t in done) == {"none": 7, "first": 7, "last": 7}
+    assert len({(t.spec.remove, t.spec.rank, t.spec.learning_rate) for t in done}) == 18
+    for arm in PER_ARM.arms():
+        mine = [t for t in done if t.spec.remove == arm]
+        best = min((t for t in mine if t.spec.seed == 0), key=loss)
+        again = [t for t in mine if t.spec.seed == 1]
+        assert [dataclasses.replace(t.spec, seed=0) for t in again] == [best.spec]
+
+
+def test_law_7_no_arm_learns_from_the_losses_of_another(storage: str, tmp_path: Path) -> None:
+    together = finish(Ledger(PER_ARM, storage, IDENTITY))
+    alone = dataclasses.replace(PER_ARM, space={**PER_ARM.space, "remove": Choices("first")})
+    by_itself = finish(Ledger(alone, f"sqlite:///{tmp_path / 'other.db'}", IDENTITY))
+    assert [t.spec for t in together if t.spec.remove == "first"] == [t.spec for t in by_itself]
+
+
+def test_a_resumed_study_draws_what_it_would_have_drawn(storage: str, tmp_path: Path) -> None:
+    undisturbed = finish(Ledger(PER_ARM, f"sqlite:///{tmp_path / 'other.db'}", IDENTITY))
+    done = []
+    for _ in range(30):
+        ledger = Ledger(PER_ARM, storage, IDENTITY)  # a new process after every trial
+        if ticket := ledger.take():
+            ledger.complete(ticket, loss(ticket))
+            done.append(ticket)
+    assert [t.spec for t in done] == [t.spec for t in undisturbed]
+
+
+def test_a_trial_left_running_is_run_again_by_the_next_start(storage: str) -> None:
+    dead = Ledger(GRID, storage, IDENTITY).take()
+    ledger = Ledger(GRID, storage, IDENTITY)
+    assert dead is not None
+    assert [row.number for row in ledger.recover()] == [dead.number]
+    done = finish(ledger)
+    assert sorted((t.spec.remove, t.spec.rank) for t in done) == sorted(
+        (str(params["remove"]), params["rank"]) for params in GRID.grid()
+    )
+
+
+def test_a_failed_cell_is_tried_again_and_a_diverged_one_is_not(storage: str) -> None:
+    ledger = Ledger(GRID, storage, IDENTITY)
+    first, second = ledger.take(), ledger.take()
+    assert first is not None
+    assert second is not None
+    ledger.fail(first, "disk full", again=True)
+    ledger.fail(second, "loss nan", again=False)
+    cells = [(t.spec.remove, t.spec.rank) for t in finish(Ledger(GRID, storage, IDENTITY))]
+    assert (first.spec.remove, first.spec.rank) in cells
+    assert (second.spec.remove, second.spec.rank) not in cells
+    assert len(cells) == 5
+    assert Ledger(GRID, storage, IDENTITY).n_open() == 0
+
+
+@pytest.mark.parametrize("study", [GRID, PER_ARM], ids=["grid", "per-arm"])
+def test_trials_that_always_fail_end_a_start(storage: str, study: Study) -> None:
+    ledger = Ledger(study, storage, IDENTITY)
+    for _ in range(6 if study is GRID else 18):
+        ticket = ledger.take()
+        assert ticket is not None
+        ledger.fail(ticket, "no memory", again=True)
+    assert ledger.take() is None
+
+
+def test_another_definition_is_refused_with_the_difference(storage: str) -> None:
+    Ledger(GRID, storage, IDENTITY)
+    other = dataclasses.replace(GRID, base=dataclasses.replace(BASE, tokens=5))
+    with pytest.raises(RefusedError, match=r"base\.tokens: 1000000 -> 5"):
+        Ledger(other, storage, IDENTITY)
+    with pytest.raises(RefusedError, match='corpus: "c" -> "d"'):
+        Ledger(GRID, storage, IDENTITY | {"corpus": "d"})
+
+
+def test_plain_optuna_opens_the_storage_and_sees_the_parameters(storage: str) -> None:
+    finish(Ledger(GRID, storage, IDENTITY))
+    study = optuna.load_study(study_name="grid", storage=storage)
+    assert len(study.trials) == 6
+    assert study.best_params == {"remove": "none", "rank": 4}
+    assert study.direction == optuna.study.StudyDirection.MINIMIZE
+
+
+def test_an_unknown_study_is_refused_with_those_there_are(storage: str) -> None:
+    Ledger(GRID, storage, IDENTITY)
+    with pytest.raises(UsageError, match="no study 'gird': the storage holds grid"):
+        stored_rows("gird", storage)
+
+
+@pytest.mark.parametrize("url", ["sqlite:////nowhere/optuna.db", "nonsense", "oracle://x/y"])
+def test_a_storage_that_cannot_be_opened_is_one_clear_line(url: str) -> None:
+    with pytest.raises(MissingError, match="study storage"):
+        Ledger(GRID, url, IDENTITY)

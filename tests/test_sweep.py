@@ -1,0 +1,303 @@
+"""A real study end to end on a tiny model: Optuna, MLflow and files agree, nothing runs twice."""
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+
+import optuna
+import pytest
+from mlflow import MlflowClient
+
+from pressft import arms as tables
+from pressft import status, sweep
+from pressft.design import Choices, Study
+from pressft.errors import DataError, RefusedError, UsageError
+from pressft.spec import TrialSpec
+from pressft.status import Stores
+from pressft.sweep import Outcome
+
+BASE = TrialSpec(
+    model="tiny-qwen3",
+    corpus="invented",
+    rank=2,
+    learning_rate=5e-3,
+    tokens=2560,
+    batch=4,
+    block=64,
+    window=128,
+    validation_tokens=1000,
+)
+STUDY = Study("study", BASE, {"remove": Choices("none", "first"), "rank": Choices(2, 4)})
+
+
+class Listener:
+    """A reporter that remembers."""
+
+    def __init__(self) -> None:
+        self.planned = self.done = 0
+        self.lines: list[str] = []
+
+    def setup(self, what: str, done: float, of: float) -> None:
+        """Not of interest."""
+
+    def plan(self, title: str, units: int) -> None:  # noqa: ARG002
+        self.planned = units
+
+    def advance(self, what: str, units: int) -> None:  # noqa: ARG002
+        self.done += units
+
+    def say(self, line: str) -> None:
+        self.lines.append(line)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("study") / "mlruns"
+
+
+@pytest.fixture(scope="module")
+def listener() -> Listener:
+    return Listener()
+
+
+@pytest.fixture(scope="module")
+def outcome(root: Path, listener: Listener) -> Outcome:
+    return sweep.run(STUDY, listener, Stores(root))
+
+
+@pytest.fixture(scope="module")
+def client(root: Path, outcome: Outcome) -> MlflowClient:
+    assert outcome.trained
+    return MlflowClient(f"sqlite:///{root / 'mlflow.db'}")
+
+
+@pytest.fixture(scope="module")
+def fresh(root: Path, outcome: Outcome) -> Callable[[Path], Path]:
+    """Copies an MLflow store with its experiment (a new one costs seconds), without trials."""
+    assert outcome.trained
+
+    def copy(target: Path) -> Path:
+        target.mkdir(parents=True)
+        (target / "mlflow.db").write_bytes((root / "mlflow.db").read_bytes())
+        return target
+
+    return copy
+
+
+def runs(client: MlflowClient, name: str = "study") -> list[object]:
+    experiment = client.get_experiment_by_name(name)
+    assert experiment is not None
+    found = client.search_runs([experiment.experiment_id], order_by=["attributes.start_time ASC"])
+    return [run for run in found if run.data.tags["arm"] != "summary"]
+
+
+def test_every_trial_is_one_finished_run_with_its_curves(client: MlflowClient) -> None:
+    found = runs(client)
+    assert len(found) == 4
+    assert {run.info.status for run in found} == {"FINISHED"}
+    for run in found:
+        assert run.data.tags.keys() >= {"study", "arm", "trial", "cell", "corpus", "git_commit"}
+        histories = {k: client.get_metric_history(run.info.run_id, k) for k in run.data.metrics}
+        assert len(histories) <= 15
+        assert len(histories["train/loss"]) == 10
+        assert len(histories["eval/loss"]) == 5
+        for key, points in histories.items():
+            steps = [point.step for point in points]
+            assert steps == sorted(set(steps)), key  # law 9: every step once
+            assert steps[-1] == 2560
+        assert run.data.metrics["test/perplexity_untrained"] > run.data.metrics["test/perplexity"]
+        assert ("test/recovery" in run.data.metrics) == (run.data.tags["arm"] != "none")
+
+
+def test_a_run_tells_its_params_datasets_and_files(client: MlflowClient, root: Path) -> None:
+    run = next(r for r in runs(client) if r.data.tags["arm"] == "first")
+    expected = dataclasses.asdict(dataclasses.replace(BASE, remove="first"))
+    shown = {key: run.data.params[key] for key in expected}
+    assert shown == {key: str(value) for key, value in expected.items()}
+    assert run.data.params["remove_layers"] == "[0]"
+    inputs = {item.dataset.name: item.dataset.digest for item in run.inputs.dataset_inputs}
+    assert set(inputs) == {"invented/train", "invented/validation", "invented/test"}
+    assert len(set(inputs.values())) == 3
+    files = {item.path for item in client.list_artifacts(run.info.run_id)}
+    assert files >= {"adapter_model.safetensors", "removal.json", "samples.md", "environment.json"}
+    folder = root / "artifacts" / "study" / run.info.run_id / "artifacts"
+    assert json.loads((folder / "removal.json").read_text())["layers"] == [0]
+
+
+def test_law_9_optuna_and_mlflow_say_the_same(client: MlflowClient, root: Path) -> None:
+    study = optuna.load_study(study_name="study", storage=f"sqlite:///{root / 'optuna.db'}")
+    by_trial = {int(run.data.tags["trial"]): run for run in runs(client)}
+    assert len(by_trial) == len(study.trials) == 4
+    for trial in study.trials:
+        run = by_trial[trial.number]
+        assert trial.user_attrs["mlflow_run"] == run.info.run_id
+        assert trial.user_attrs["cell"] == run.data.tags["cell"]
+        assert trial.value == pytest.approx(run.data.metrics["eval/loss"])
+
+
+def test_the_summary_run_holds_the_table(client: MlflowClient, outcome: Outcome) -> None:
+    experiment = client.get_experiment_by_name("study")
+    found = client.search_runs([experiment.experiment_id], "tags.arm = 'summary'")
+    assert len(found) == 1
+    assert tables.markdown(outcome.arms) in found[0].data.tags["mlflow.note.content"]
+    files = {item.path for item in client.list_artifacts(found[0].info.run_id)}
+    assert files == {"arms.md", "arms.csv"}
+
+
+def test_the_planned_work_is_the_work_done(outcome: Outcome, listener: Listener) -> None:
+    assert outcome.trained == 4
+    assert listener.planned == listener.done > 0
+
+
+def test_the_store_holds_the_study_alone(client: MlflowClient) -> None:
+    assert [item.name for item in client.search_experiments()] == ["study"]
+
+
+def test_law_8_the_same_command_again_trains_nothing(root: Path, outcome: Outcome) -> None:
+    again = sweep.run(STUDY, Listener(), Stores(root))
+    assert (again.trained, again.reused) == (0, 0)
+    assert again.arms == outcome.arms
+    client = MlflowClient(f"sqlite:///{root / 'mlflow.db'}")
+    assert len(runs(client)) == 4
+    assert all(
+        len(client.get_metric_history(run.info.run_id, "test/recovery")) <= 1
+        for run in runs(client)
+    )
+
+
+def test_law_8_another_study_answers_known_cells_and_says_so(root: Path, outcome: Outcome) -> None:
+    assert outcome.trained
+    space = {"remove": Choices("none", "0"), "rank": Choices(4)}
+    listener = Listener()
+    found = sweep.run(Study("other", BASE, space), listener, Stores(root))
+    assert (found.trained, found.reused) == (0, 2)
+    assert sum("known from an earlier run" in line for line in listener.lines) == 2
+    client = MlflowClient(f"sqlite:///{root / 'mlflow.db'}")
+    assert {run.data.tags["reused"] for run in runs(client, "other")} == {"true"}
+    assert {
+        len(client.get_metric_history(r.info.run_id, "train/loss")) for r in runs(client, "other")
+    } == {10}
+
+
+def test_status_shows_the_table_from_files_alone(root: Path, outcome: Outcome) -> None:
+    assert status.table("study", Stores(root)) == outcome.arms
+    with pytest.raises(UsageError, match="no study 'stud'"):
+        status.table("stud", Stores(root))
+
+
+def test_a_failing_trial_does_not_end_the_study(
+    fresh: Callable[[Path], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train = sweep.trials.training.train
+
+    def broken(model: object, data: object, spec: TrialSpec, *rest: object) -> object:
+        if spec.rank == 2:
+            raise OSError("no space left on device")
+        return train(model, data, spec, *rest)  # type: ignore[arg-type]
+
+    root = fresh(tmp_path / "mlruns")
+    study = dataclasses.replace(STUDY, name="faulty")
+    monkeypatch.setattr(sweep.trials.training, "train", broken)
+    first = sweep.run(study, Listener(), Stores(root))
+    assert (first.trained, first.failed) == (2, 2)
+    monkeypatch.undo()
+    second = sweep.run(study, Listener(), Stores(root))
+    assert (second.trained, second.failed) == (2, 0)
+    client = MlflowClient(f"sqlite:///{root / 'mlflow.db'}")
+    states = [run.info.status for run in runs(client, "faulty")]
+    assert sorted(states) == ["FAILED", "FAILED", *["FINISHED"] * 4]
+    faults = {run.data.tags.get("fault") for run in runs(client, "faulty")}
+    assert faults == {None, "OSError: no space left on device"}
+
+
+def test_a_second_process_on_one_study_is_refused(root: Path, outcome: Outcome) -> None:
+    assert outcome.trained
+    with sweep._lock(root, "study"), pytest.raises(RefusedError, match="another process"):
+        sweep.run(STUDY, Listener(), Stores(root))
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"corpus": "corpora/nowhere"}, DataError, "no corpus folder corpora/nowhere"),
+        ({"remove": "9"}, UsageError, "layer 9 of a 4-layer model"),
+        ({"model": "tiny-lama"}, UsageError, "no such folder or preset"),
+        ({"optimizer": "adamw-8bit"}, UsageError, "needs a CUDA device"),
+    ],
+)
+def test_bad_input_starts_nothing(
+    tmp_path: Path, changes: dict[str, str], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        sweep.run_one(dataclasses.replace(BASE, **changes), Listener(), Stores(tmp_path))
+    assert not [file for file in tmp_path.iterdir() if not file.name.endswith(".lock")]
+
+
+@pytest.fixture
+def command(fresh: Callable[[Path], Path], tmp_path: Path) -> list[str]:
+    """A sweep of a long trial, as a process of its own in a folder of its own."""
+    fresh(tmp_path / "mlruns")
+    (tmp_path / "long.py").write_text(
+        "from pressft.design import Study\nfrom pressft.spec import TrialSpec\n"
+        "STUDY = Study('long', TrialSpec(model='tiny-llama', corpus='invented', rank=2, "
+        "tokens=400_000, batch=4, block=64, window=128, validation_tokens=1000), {})\n"
+    )
+    return [sys.executable, "-m", "pressft", "sweep", "long.py"]
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_closes_the_trial_truthfully(
+    command: list[str], tmp_path: Path, number: int, code: int
+) -> None:
+    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    client = MlflowClient(f"sqlite:///{tmp_path / 'mlruns' / 'mlflow.db'}")
+    deadline = time.monotonic() + 90
+    while time.monotonic() < deadline:
+        experiment = client.get_experiment_by_name("long")
+        if experiment and any("train/loss" in run.data.metrics for run in runs(client, "long")):
+            break
+        assert process.poll() is None
+        time.sleep(0.3)
+    os.kill(process.pid, number)
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == code
+    assert "Traceback" not in errors
+    assert [run.info.status for run in runs(client, "long")] == ["KILLED"]
+    storage = f"sqlite:///{tmp_path / 'mlruns' / 'optuna.db'}"
+    study = optuna.load_study(study_name="long", storage=storage)
+    assert [trial.state.name for trial in study.trials] == ["FAIL"]
+
+
+def test_the_ui_serves_the_runs_to_this_machine_alone_and_stops_cleanly(
+    root: Path, outcome: Outcome
+) -> None:
+    assert outcome.trained
+    command = [sys.executable, "-m", "pressft", "ui", "--port", "0"]
+    process = subprocess.Popen(command, cwd=root.parent, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    first, link = process.stdout.readline(), process.stdout.readline()
+    url = first.split()[2]
+    assert url.startswith("http://127.0.0.1:")
+    assert link.strip().split(":")[0] in {"study", "other"}
+    body = json.dumps({"max_results": 9}).encode()
+    asked = urllib.request.Request(
+        f"{url}/api/2.0/mlflow/experiments/search",
+        data=body,
+        headers={"Content-Type": "application/json"},
+    )
+    with urllib.request.urlopen(asked, timeout=30) as answer:
+        names = {item["name"] for item in json.load(answer)["experiments"]}
+    assert "study" in names
+    process.terminate()
+    process.communicate(timeout=20)
+    assert process.returncode == 0
+    with pytest.raises(urllib.error.URLError):
+        urllib.request.urlopen(url, timeout=5)
