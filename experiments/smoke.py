@@ -1,0 +1,27 @@
+"""Question: does the harness itself work here?  A tiny random model on invented press releases.
+
+Design: grid of four arms and two learning rates; under a minute, nothing to download. The numbers
+say nothing about layers: a random model has none worth keeping.
+"""
+
+from pressft.design import Choices, Study
+from pressft.spec import TrialSpec
+
+BASE = TrialSpec(
+    model="tiny-qwen3",
+    corpus="invented",
+    rank=4,
+    tokens=16_384,
+    batch=4,
+    block=128,
+    window=256,
+    validation_tokens=2048,
+)
+STUDY = Study(
+    "smoke",
+    BASE,
+    {
+        "remove": Choices("none", "first", "middle", "last"),
+        "learning_rate": Choices(1e-3, 5e-3),
+    },
+)

@@ -1,0 +1,239 @@
+"""The command line: wires the rooms together. Heavy rooms are imported inside the commands."""
+
+import dataclasses
+import inspect
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from pressft.errors import PressftError
+from pressft.spec import TrialSpec
+
+if TYPE_CHECKING:
+    from pressft.arms import Arm
+    from pressft.sweep import Outcome
+
+ROOT = Path("mlruns")
+
+app = typer.Typer(
+    name="pressft",
+    help="Which decoder layer can be removed, and what does that cost once the model is "
+    "fine-tuned on a newsroom?",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+Storage = Annotated[
+    str | None, typer.Option(help="Optuna storage URL; default: SQLite, mlruns/optuna.db.")
+]
+
+
+@app.command()
+def corpus(
+    folder: Annotated[Path, typer.Argument(help="Folder written by scrapy crawl press.")],
+    export: Annotated[
+        str | None, typer.Option(help="Print a split (train, validation, test) as JSON lines.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Verify a corpus and show its counts, dates, languages, duplicates, splits, fingerprint."""
+    from pressft import corpus as room
+
+    found = room.read(folder)
+    if export:
+        for line in room.export_lines(found, export):
+            typer.echo(line)
+        return
+    summary = dataclasses.asdict(room.summary(found))
+    typer.echo(json.dumps(summary, indent=2) if as_json else _described(summary))
+
+
+@app.command()
+def sweep(
+    file: Annotated[Path, typer.Argument(help="Experiment file that holds a STUDY.")],
+    dry_run: Annotated[bool, typer.Option(help="Print the trials asked for, run none.")] = False,
+    storage: Storage = None,
+    tracking_uri: Annotated[
+        str | None, typer.Option(help="MLflow server; default: SQLite, mlruns/mlflow.db.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Run a study, or go on with it where it was left; print its table."""
+    from pressft import console, corpora, design
+    from pressft.status import Stores
+
+    study = design.load(file)
+    if dry_run:
+        _print_plan(study, as_json=as_json)
+        return
+    corpora.find(study.base.corpus)  # found missing before seconds of imports
+    with console.reporter() as report:
+        from pressft import sweep as room
+
+        outcome = room.run(study, report, Stores(ROOT, storage, tracking_uri))
+    _print_outcome(outcome, study.name, as_json=as_json)
+
+
+@app.command()
+def status(
+    study: Annotated[str, typer.Argument(help="Name of a study.")],
+    storage: Storage = None,
+    as_json: Json = False,
+) -> None:
+    """Show the table of a study, as far as it is."""
+    from pressft import status as room
+
+    _print_arms(room.table(study, room.Stores(ROOT, storage)), as_json=as_json)
+
+
+def run(as_json: Json = False, **settings: Any) -> None:  # noqa: ANN401  (TrialSpec's fields)
+    """Run one trial: cut, train, score. The options are the fields of TrialSpec."""
+    from pressft import console, corpora
+    from pressft.status import Stores
+
+    spec = TrialSpec(**settings)
+    corpora.find(spec.corpus)  # found missing before seconds of imports
+    with console.reporter() as report:
+        from pressft import sweep as room
+
+        outcome = room.run_one(spec, report, Stores(ROOT))
+    _print_outcome(outcome, "run", as_json=as_json)
+
+
+def _spec_options(function: Callable[..., None]) -> Callable[..., None]:
+    """Give a command one option a field of TrialSpec."""
+    own = [p for p in inspect.signature(function).parameters.values() if p.kind != p.VAR_KEYWORD]
+    fields = [
+        inspect.Parameter(
+            field.name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=field.default,
+            annotation=Annotated[
+                field.type if isinstance(field.type, type) else str,
+                typer.Option(help=field.metadata["help"]),
+            ],
+        )
+        for field in dataclasses.fields(TrialSpec)
+    ]
+    function.__signature__ = inspect.Signature([*own, *fields])  # type: ignore[attr-defined]
+    function.__annotations__ = {p.name: p.annotation for p in [*own, *fields]}
+    return function
+
+
+app.command()(_spec_options(run))
+
+
+@app.command()
+def ui(
+    port: Annotated[int, typer.Option(help="Port on 127.0.0.1; 0 takes a free one.")] = 5000,
+) -> None:
+    """Open the MLflow UI on mlruns/, for this machine only."""
+    from pressft import tracking
+
+    tracking.serve(ROOT, port, typer.echo)
+
+
+@app.command()
+def demo() -> None:
+    """From a newsroom on loopback to a compared study: crawl, cut, train, score, all offline."""
+    from pressft import console
+    from pressft.status import Stores
+
+    with console.reporter() as report:
+        from pressft import demo as room
+        from pressft import sweep
+
+        study, stories = room.choose(report)
+    room.crawl(Path(study.base.corpus), stories)
+    with console.reporter() as report:
+        outcome = sweep.run(study, report, Stores(ROOT))
+    _print_outcome(outcome, study.name, as_json=False)
+
+
+def main() -> None:
+    """Run a command; a mistake of the user's is one line and its exit code."""
+    try:
+        app()
+    except PressftError as error:
+        typer.echo(f"pressft: {error}", err=True)
+        sys.exit(error.exit_code)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except BaseException as error:
+        code = getattr(error, "code", None)
+        if type(error).__name__ == "Stopped":
+            typer.echo(f"pressft: stopped by {error}; the same command goes on from here", err=True)
+        if isinstance(code, int):
+            sys.exit(code)
+        raise
+
+
+def _print_outcome(outcome: "Outcome", name: str, *, as_json: bool) -> None:
+    _print_arms(outcome.arms, as_json=as_json)
+    typer.echo(f"{name}: {outcome}. Compare the runs with: pressft ui", err=True)
+    if outcome.failed:
+        raise typer.Exit(1)
+
+
+def _print_arms(arms: "list[Arm]", *, as_json: bool) -> None:
+    from pressft import arms as tables
+
+    if as_json:
+        typer.echo(json.dumps([arm.as_json() for arm in arms], indent=2))
+        return
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(
+        title="perplexity on the test split", title_justify="left", box=SIMPLE_HEAD, pad_edge=False
+    )
+    for position, name in enumerate(tables.HEADER):
+        table.add_column(name, justify="right" if position else "left", no_wrap=True)
+    for arm in arms:
+        table.add_row(*tables.cells(arm))
+    console = Console()
+    console.print(table)
+    for line in tables.references(arms):
+        console.print(line, highlight=False)
+
+
+def _print_plan(study: Any, *, as_json: bool) -> None:  # noqa: ANN401
+    if study.design == "grid":
+        asked = [
+            {**params, "tokens": study.spec(**params).trained_tokens} for params in study.grid()
+        ]
+    else:
+        asked = [
+            {"remove": arm, "trials": study.trials, "tokens": study.base.trained_tokens}
+            for arm in study.arms()
+        ]
+    if as_json:
+        typer.echo(json.dumps(asked, indent=2))
+        return
+    for line in asked:
+        typer.echo("  ".join(f"{name}={value}" for name, value in line.items()))
+    typer.echo(f"{study.name}: {study.n_trials} trials ({study.design})")
+
+
+def _described(summary: dict[str, Any]) -> str:
+    """A corpus summary as aligned lines."""
+    lines = []
+    for name, value in summary.items():
+        if name == "splits":
+            for split, size in value.items():
+                words = "{articles} articles, {words:,} words, {characters:,} characters"
+                lines.append((split, words.format(**size)))
+        elif isinstance(value, dict):
+            counts = ", ".join(f"{key or 'undeclared'} {n}" for key, n in value.items())
+            lines.append((name, counts))
+        else:
+            lines.append((name.replace("_", " "), str(value) if value is not None else "-"))
+    return "\n".join(f"{name:<12} {text}" for name, text in lines)

@@ -1,0 +1,126 @@
+"""Every command: help, results on stdout, mistakes as one line with their exit code."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from pressft import cli
+
+COMMANDS = ["corpus", "run", "sweep", "status", "ui", "demo"]
+
+
+@dataclass(frozen=True)
+class Done:
+    code: int
+    out: str
+    err: str
+
+
+Run = Callable[..., Done]
+
+
+@pytest.fixture
+def pressft(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> Run:
+    """Runs the command line in a folder of its own, in this process: torch loads in seconds."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: str) -> Done:
+        monkeypatch.setattr(sys, "argv", ["pressft", *arguments])
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+        captured = capfd.readouterr()
+        return Done(int(stop.value.code or 0), captured.out, captured.err)
+
+    return run
+
+
+def test_help_lists_every_command_without_heavy_imports() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "pressft", "--help"], capture_output=True, text=True, check=True
+    )
+    for command in COMMANDS:
+        assert f" {command} " in done.stdout
+    code = (
+        "import sys, pressft.cli; print({'torch', 'mlflow', 'optuna', 'pyarrow'} & {*sys.modules})"
+    )
+    loaded = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert loaded.stdout.strip() == "set()"
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help_and_stands_in_the_readme(
+    command: str, pressft: Run, project: Path
+) -> None:
+    assert pressft(command, "--help").code == 0
+    assert f"pressft {command}" in (project / "README.md").read_text()
+
+
+MISTAKES = [
+    (("corpus", "nowhere"), 4, "no corpus folder nowhere: crawl one with `scrapy crawl press"),
+    (("sweep", "nowhere.py"), 2, "nowhere.py: no such experiment file"),
+    (("status", "nothing"), 2, "no study 'nothing'"),
+    (("run", "--remove", "all"), 2, "remove 'all': choose none, first, middle, last"),
+    (("run", "--rank", "0"), 2, "rank 0: choose at least 1"),
+    (("run", "--model", "qwen", "--corpus", "invented"), 2, "model 'qwen': no such folder or"),
+    (("run", "--model", "tiny-llama", "--corpus", "c"), 4, "no corpus folder c"),
+    (("run", "--model", "tiny-llama", "--corpus", "invented", "--remove", "4"), 2, "layer 4 of a"),
+    (("run", "--model", ".", "--corpus", "invented"), 4, "needs config.json and *.safetensors"),
+    (("ui",), 5, "no runs in mlruns"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "code", "message"), MISTAKES)
+def test_a_mistake_is_one_clear_line(
+    arguments: Sequence[str], code: int, message: str, pressft: Run, tmp_path: Path
+) -> None:
+    done = pressft(*arguments)
+    assert done.code == code, done.err
+    last = done.err.strip().splitlines()[-1]
+    assert last.startswith("pressft: ")
+    assert message in last
+    assert "Traceback" not in done.err
+    assert done.out == ""
+    assert not list(tmp_path.rglob("*.json"))  # nothing half written
+
+
+def test_an_unknown_option_is_a_usage_error(pressft: Run) -> None:
+    done = pressft("run", "--rnk", "4")
+    assert done.code == 2
+    assert "--rank" in done.err  # the name that was meant
+
+
+def test_a_dry_run_prints_the_trials_and_starts_nothing(
+    pressft: Run, tmp_path: Path, project: Path
+) -> None:
+    file = str(project / "experiments" / "smoke.py")
+    done = pressft("sweep", file, "--dry-run")
+    assert done.code == 0
+    assert done.out.count("remove=") == 8
+    asked = json.loads(pressft("sweep", file, "--dry-run", "--json").out)
+    assert len(asked) == 8
+    assert {item["remove"] for item in asked} == {"none", "first", "middle", "last"}
+    assert not list(tmp_path.iterdir())
+
+
+def test_one_run_prints_json_and_is_known_the_second_time(pressft: Run, tmp_path: Path) -> None:
+    settings = ["--model=tiny-llama", "--corpus=invented", "--tokens=1024", "--block=64"]
+    settings += ["--batch=2", "--window=64", "--validation-tokens=500", "--remove=middle"]
+    first = pressft("run", *settings, "--json")
+    assert first.code == 0, first.err
+    (arm,) = json.loads(first.out)
+    assert (arm["arm"], arm["layers"], arm["trials"]) == ("middle", [2], 1)
+    assert arm["perplexity_trained"] < arm["perplexity_untrained"]
+    assert "1 of 1 trials done, 1 trained now" in first.err
+    again = pressft("run", *settings, "--json")
+    assert again.out == first.out
+    assert "0 trained now" in again.err
+    assert (tmp_path / "mlruns" / "mlflow.db").is_file()
