@@ -14,7 +14,7 @@ import torch
 from peft import PeftModel
 from torch import Tensor
 from torch.utils.data import Dataset, SequentialSampler
-from transformers import Trainer, TrainerCallback, TrainerState, TrainingArguments
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from pressft.blocks import Blocks
 from pressft.errors import PressftError, UsageError
@@ -161,8 +161,16 @@ class _Teller(TrainerCallback):
     def on_step_begin(self, *_: Any, **__: Any) -> None:  # noqa: ANN401
         self.started = time.perf_counter()
 
-    def on_step_end(self, *_: Any, **__: Any) -> None:  # noqa: ANN401
+    def on_step_end(
+        self,
+        _: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        **__: Any,  # noqa: ANN401
+    ) -> None:
         self.seconds += time.perf_counter() - self.started
+        if state.global_step in self.validated_at:
+            control.should_log = True  # so that `on_log` comes by at every validation
 
     def on_log(self, _: Any, state: TrainerState, *__: Any, **also: Any) -> None:  # noqa: ANN401
         logs: dict[str, float] = also["logs"]

@@ -53,6 +53,16 @@ def test_points_lie_on_tokens_seen(load: Load) -> None:
     assert evaluated[-1] == (512, pytest.approx(expected))
 
 
+def test_validation_does_not_depend_on_how_often_the_loss_is_logged(
+    load: Load, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    often = train(load("tiny-llama"), SPEC, blocks(SPEC))
+    monkeypatch.setattr(training, "N_LOGGED", 2)  # every fourth of eight steps
+    seldom = train(load("tiny-llama"), SPEC, blocks(SPEC))
+    for points in (often, seldom):
+        assert [at // 64 for at, m in points if "eval/loss" in m] == [2, 3, 5, 6, 8]
+
+
 def test_the_first_loss_is_that_of_the_first_batch(load: Load) -> None:
     base, data = load("tiny-llama"), blocks(SPEC)
     first = dict(train(base, SPEC, data)[0][1])["train/loss"]
