@@ -62,7 +62,12 @@ def save(wrapped: PeftModel, removal: Removal, base: str, identity: str, folder:
     config.base_model_name_or_path = base
     config.inference_mode = True
     config.save_pretrained(str(folder))
-    receipt = asdict(removal) | {"kept": removal.kept, "base": base, "base_identity": identity}
+    receipt = asdict(removal) | {
+        "parts": removal.parts,
+        "kept": removal.kept,
+        "base": base,
+        "base_identity": identity,
+    }
     (folder / "removal.json").write_text(json.dumps(receipt, indent=2) + "\n")
 
 
@@ -74,10 +79,10 @@ def load(model: PreTrainedModel, removal: Removal, identity: str, folder: Path) 
             a mere warning, shifted by a layer.
     """
     receipt = json.loads((folder / "removal.json").read_text())
-    if receipt["base_identity"] != identity or tuple(receipt["layers"]) != removal.layers:
+    if receipt["base_identity"] != identity or receipt["parts"] != list(removal.parts):
         raise RefusedError(
             f"adapter {folder}: trained on {receipt['base']} ({receipt['base_identity']}) without "
-            f"layers {receipt['layers']}; this model is {identity} without {list(removal.layers)}"
+            f"layers {receipt['parts']}; this model is {identity} without {list(removal.parts)}"
         )
     return PeftModel.from_pretrained(model, str(folder))
 

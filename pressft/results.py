@@ -105,4 +105,5 @@ def write_atomically(path: Path, text: str) -> None:
 
 
 def _removal(data: dict[str, Any]) -> Removal:
-    return Removal(tuple(data["layers"]), data["of"], data["parameters"])
+    halves = tuple(data.get("halves", ()))
+    return Removal(tuple(data["layers"]), data["of"], data["parameters"], halves)

@@ -27,7 +27,7 @@ def name(spec: TrialSpec) -> str:
 
 def params(spec: TrialSpec, cut: Untrained) -> dict[str, object]:
     """TrialSpec's fields, and the layers that `remove` stood for."""
-    return dataclasses.asdict(spec) | {"remove_layers": list(cut.removal.layers)}
+    return dataclasses.asdict(spec) | {"remove_layers": list(cut.removal.parts)}
 
 
 def test_metrics(result: TrialResult, cut: Untrained) -> dict[str, float]:

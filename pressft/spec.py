@@ -9,7 +9,6 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
@@ -18,12 +17,13 @@ from pressft.errors import UsageError
 Optimizer = Literal["adamw", "adamw-8bit", "paged-adamw-8bit"]
 Quantization = Literal["nf4", "none"]
 
-NAMES: dict[str, Callable[[int], tuple[int, ...]]] = {  # of layers, given how many there are
-    "none": lambda _: (),
-    "first": lambda _: (0,),
-    "middle": lambda n: (n // 2,),
-    "last": lambda n: (n - 1,),
-}
+NAMES = ("first", "middle", "last")
+HALVES = ("attention", "mlp")
+FORMS = (
+    "none, first, middle, last, an index (5), a range (12-15), a half (attention:14, mlp:14) "
+    "or several with commas"
+)
+Part = int | str  # a layer by its 0-based index, or a half of one: "attention:14"
 CELL_VERSION = 1  # raise it when the same spec would give other numbers
 
 
@@ -42,7 +42,9 @@ class TrialSpec:
 
     model: str = setting("auto", "preset, hub id or folder; auto: Qwen3-0.6B or, offline, SmolLM2")
     corpus: str = setting("corpora/bmw", "folder written by scrapy crawl press, or: invented")
-    remove: str = setting("none", "none, first, middle, last, index, list (3,5) or range (12-15)")
+    remove: str = setting(
+        "none", "none, first, middle, last, 5, 3,5, 12-15, attention:14 or mlp:14"
+    )
     rank: int = setting(8, "rank of the LoRA matrices")
     learning_rate: float = setting(2e-4, "peak, after a tenth of the steps; then cosine to zero")
     tokens: int = setting(1_000_000, "trained on, rounded up to whole steps")
@@ -77,12 +79,12 @@ class TrialSpec:
         """Tokens trained on, a whole number of steps."""
         return self.steps * self.batch * self.block
 
-    def cell(self, model: str, layers: tuple[int, ...], fingerprint: str) -> str:
+    def cell(self, model: str, parts: tuple[Part, ...], fingerprint: str) -> str:
         """16 hex digits that name this trial's result.
 
         Args:
             model: identity of the weights (revision or hash), not their name.
-            layers: removed layers, so that `last` and `29` of 30 are one cell.
+            parts: what is removed, resolved, so that `last` and `29` of 30 are one cell.
             fingerprint: of the corpus, not its folder.
 
         Settings at their default are left out, so that a new setting moves no old cell; a default
@@ -94,21 +96,50 @@ class TrialSpec:
             if item.name not in {"model", "corpus", "remove"}
             and getattr(self, item.name) != item.default
         }
-        identity = [CELL_VERSION, model, list(layers), fingerprint, settings]
+        identity = [CELL_VERSION, model, list(parts), fingerprint, settings]
         return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScanSpec:
+    """Settings of a scan: `tokens` and `window` in tokens, `block` in layers.
+
+    Raises:
+        UsageError: a value out of its range; the message names the range.
+    """
+
+    model: str = setting("auto", "preset, hub id or folder; auto: Qwen3-0.6B or, offline, SmolLM2")
+    corpus: str = setting("corpora/bmw", "folder written by scrapy crawl press, or: invented")
+    tokens: int = setting(2048, "of validation text, at most, whole articles")
+    window: int = setting(512, "tokens of context; the stride is half of it")
+    halves: bool = setting(True, "also each attention half and each MLP half")
+    block: int = setting(0, "also each run of so many layers; 0: none")
+    quantization: Quantization = setting("nf4", "of the base: nf4 or none")
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be scanned, by name."""
+        for name, low in {"tokens": 1, "window": 2, "block": 0}.items():
+            _check(self, name, getattr(self, name) >= low, f"at least {low}")
+        _check(self, "quantization", self.quantization in get_args(Quantization), _or(Quantization))
 
 
 @dataclass(frozen=True, slots=True)
 class Removal:
-    """Receipt of a cut: 0-based indices removed, of how many layers, parameters saved."""
+    """Receipt of a cut: 0-based layers removed, of how many, parameters saved, half layers."""
 
     layers: tuple[int, ...]
     of: int
     parameters: int
+    halves: tuple[str, ...] = ()
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """All that was removed, as `resolve` gives it."""
+        return (*self.layers, *self.halves)
 
     @property
     def kept(self) -> tuple[int, ...]:
-        """Indices, in the whole model, of the layers that remain."""
+        """Indices, in the whole model, of the layers that remain, whole or half."""
         return tuple(i for i in range(self.of) if i not in self.layers)
 
 
@@ -116,43 +147,49 @@ def _or(choices: Any) -> str:  # noqa: ANN401  (a Literal form has no better typ
     return " or ".join(get_args(choices))
 
 
-def _check(spec: TrialSpec, name: str, holds: bool, range_: str) -> None:
+def _check(spec: TrialSpec | ScanSpec, name: str, holds: bool, range_: str) -> None:
     if not holds:
         raise UsageError(f"{name} {getattr(spec, name)!r}: choose {range_}")
 
 
-def parse_removal(remove: str) -> tuple[range, ...]:
-    """Index ranges of a `remove` value; none for a name, whose index depends on the model.
+def parse_removal(remove: str) -> list[tuple[str, str, str]]:
+    """Items of a `remove` value: half or "", first and last index, as numbers or names.
 
     Raises:
         UsageError: none of the forms.
     """
-    if remove in NAMES:
-        return ()
-    if not re.fullmatch(r"\d+(-\d+)?(,\d+(-\d+)?)*", remove):
-        raise UsageError(
-            f"remove {remove!r}: choose none, first, middle, last, an index (5), "
-            "a list (3,5) or a range (12-15)"
-        )
-    bounds = [part.split("-") for part in remove.split(",")]
-    ranges = tuple(range(int(pair[0]), int(pair[-1]) + 1) for pair in bounds)
-    if not all(ranges):
+    if remove == "none":
+        return []
+    name = "|".join(NAMES)
+    found = [
+        re.fullmatch(rf"(?:({'|'.join(HALVES)}):)?({name}|\d+)(?:-(\d+))?", item)
+        for item in remove.split(",")
+    ]
+    items = [(match[1] or "", match[2], match[3] or match[2]) for match in found if match]
+    if len(items) < len(found) or any(a in NAMES and a != b for _, a, b in items):
+        raise UsageError(f"remove {remove!r}: choose {FORMS}")
+    if any(a.isdigit() and int(a) > int(b) for _, a, b in items):
         raise UsageError(f"remove {remove!r}: an empty range; write the lower index first")
-    return ranges
+    return items
 
 
-def removed_layers(remove: str, n_layers: int) -> tuple[int, ...]:
-    """0-based, ascending indices of the layers that `remove` names in a model of `n_layers`.
+def resolve(remove: str, n_layers: int) -> tuple[Part, ...]:
+    """What `remove` names in a model of `n_layers`: whole layers ascending, then halves.
+
+    A half of a layer that goes whole is left out; both halves of a layer are the layer.
 
     Raises:
         UsageError: an index out of range, or no layer left.
     """
-    if remove in NAMES:
-        layers = NAMES[remove](n_layers)
-    else:
-        layers = tuple(sorted({index for part in parse_removal(remove) for index in part}))
-        if layers[-1] >= n_layers:
-            raise UsageError(f"layer {layers[-1]} of a {n_layers}-layer model: 0 to {n_layers - 1}")
-    if len(layers) >= n_layers:
+    index = {"first": 0, "middle": n_layers // 2, "last": n_layers - 1}
+    named: dict[str, set[int]] = {"": set(), **{half: set() for half in HALVES}}
+    for half, low, high in parse_removal(remove):
+        bounds = [index[end] if end in index else int(end) for end in (low, high)]
+        if bounds[1] >= n_layers:
+            raise UsageError(f"layer {bounds[1]} of a {n_layers}-layer model: 0 to {n_layers - 1}")
+        named[half] |= set(range(bounds[0], bounds[1] + 1))
+    whole = named[""] | (named["attention"] & named["mlp"])
+    if len(whole) >= n_layers:
         raise UsageError(f"remove {remove!r} leaves none of the {n_layers} layers: keep one")
-    return layers
+    halves = [f"{half}:{i}" for half in HALVES for i in sorted(named[half] - whole)]
+    return (*sorted(whole), *halves)

@@ -9,11 +9,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from torch import nn
-from transformers import PreTrainedModel
+import torch
+from torch import Tensor, nn
+from transformers import Cache, PreTrainedModel
 
 from pressft.errors import UsageError
-from pressft.spec import Removal
+from pressft.spec import Part, Removal
 
 
 def decoder_layers(model: PreTrainedModel) -> tuple[nn.Module, str, nn.ModuleList]:
@@ -38,35 +39,121 @@ def decoder_layers(model: PreTrainedModel) -> tuple[nn.Module, str, nn.ModuleLis
     return found[0]
 
 
-def remove(model: PreTrainedModel, layers: Sequence[int]) -> Removal:
-    """Cut `layers` (0-based indices) out of `model` for good.
+def remove(model: PreTrainedModel, parts: Sequence[Part]) -> Removal:
+    """Cut `parts` (layers by 0-based index, halves as `attention:5`) out of `model` for good.
 
     Raises:
-        UsageError: an index out of range, or no layer left.
+        UsageError: an index out of range, no layer left, or a layer without such a half.
     """
     owner, name, old = decoder_layers(model)
     n_layers = len(old)
-    for index in layers:
+    layers = sorted({part for part in parts if isinstance(part, int)})
+    halves = [part for part in parts if isinstance(part, str)]
+    for index in [*layers, *(int(half.split(":")[1]) for half in halves)]:
         if not 0 <= index < n_layers:
             raise UsageError(f"layer {index} of a {n_layers}-layer model: 0 to {n_layers - 1}")
-    kept = [i for i in range(n_layers) if i not in set(layers)]
+    kept = [i for i in range(n_layers) if i not in layers]
     if not kept:
         raise UsageError(f"all {n_layers} layers named: keep one")
-    saved = sum(count(parameter) for i in set(layers) for parameter in old[i].parameters())
+    places = [half_of(old[int(half.split(":")[1])], half.split(":")[0]) for half in halves]
+    gone = [*(old[i] for i in layers), *(layer.get_submodule(child) for layer, child in places)]
+    saved = sum(count(parameter) for module in gone for parameter in module.parameters())
+    for (layer, child), half in zip(places, halves, strict=True):
+        setattr(layer, child, Silent(attention=half.startswith("attention")))
     _apply(model, owner, name, nn.ModuleList([old[i] for i in kept]), _trimmed(model, kept))
-    return Removal(tuple(sorted(set(layers))), n_layers, saved)
+    return Removal(tuple(layers), n_layers, saved, tuple(halves))
 
 
 @contextmanager
-def removed(model: PreTrainedModel, layers: Sequence[int]) -> Iterator[Removal]:
+def removed(model: PreTrainedModel, parts: Sequence[Part]) -> Iterator[Removal]:
     """`remove` for the length of a `with` block; afterwards the model is as it was (law 2)."""
     owner, name, old = decoder_layers(model)
     settings = {key: getattr(model.config.get_text_config(), key) for key in _per_layer(model)}
-    removal = remove(model, layers)
+    children = [dict(layer.named_children()) for layer in old]
+    removal = remove(model, parts)
     try:
         yield removal
     finally:
+        for layer, before in zip(old, children, strict=True):
+            for child, module in before.items():
+                setattr(layer, child, module)
         _apply(model, owner, name, old, settings)
+
+
+@contextmanager
+def replaced(model: PreTrainedModel, module: nn.Module) -> Iterator[None]:
+    """`module` in the place of all layers, for the length of a `with` block: what stands before
+    and after them is run as the model itself would."""
+    owner, name, old = decoder_layers(model)
+    settings = {key: getattr(model.config.get_text_config(), key) for key in _per_layer(model)}
+    _apply(model, owner, name, nn.ModuleList([module]), _trimmed(model, [0]))
+    try:
+        yield
+    finally:
+        _apply(model, owner, name, old, settings)
+
+
+def half_of(layer: nn.Module, half: str) -> tuple[nn.Module, str]:
+    """The layer and the name of its child that is its attention or its MLP.
+
+    Found by structure: of the two children that hold matrices, the attention knows its place in
+    the cache (`layer_idx`).
+
+    Raises:
+        UsageError: the layer has no such two halves.
+    """
+    heavy = [
+        (name, hasattr(child, "layer_idx"))
+        for name, child in layer.named_children()
+        if any(parameter.ndim > 1 for parameter in child.parameters())
+    ]
+    found = [name for name, is_attention in heavy if is_attention == (half == "attention")]
+    if len(heavy) != 2 or len(found) != 1:
+        raise UsageError(
+            f"{type(layer).__name__} holds {', '.join(name for name, _ in heavy)}: "
+            "one attention and one MLP expected; choose whole layers"
+        )
+    return layer, found[0]
+
+
+class Silent(nn.Module):
+    """In the place of a half layer: writes nothing, but keeps its slot in the cache filled."""
+
+    def __init__(self, *, attention: bool) -> None:
+        """An attention returns its output and no weights, an MLP its output alone."""
+        super().__init__()
+        self.attention = attention
+        if attention:
+            self.layer_idx = 0
+
+    def forward(self, hidden_states: Tensor, *args: object, **kwargs: object) -> object:
+        """Zeros of the shape (rows, tokens, width) of what came in."""
+        nothing = torch.zeros_like(hidden_states)
+        if not self.attention:
+            return nothing
+        for value in (*args, *kwargs.values()):
+            if isinstance(value, Cache):  # layer 0's slot tells how long the text is
+                slot = nothing[:, None, :, :1]  # (rows, heads, tokens, head width)
+                value.update(slot, slot, self.layer_idx)
+        return nothing, None
+
+
+def silence(model: PreTrainedModel, halves: Sequence[str]) -> None:
+    """Let halves write nothing by zeroing their last matrix: a plain model, the same logits.
+
+    A half layer has no form of its own in a saved checkpoint; this is it.
+    """
+    _, _, layers = decoder_layers(model)
+    for half in halves:
+        kind, index = half.split(":")
+        layer, child = half_of(layers[int(index)], kind)
+        matrices = [
+            module
+            for module in layer.get_submodule(child).modules()
+            if any(p.ndim == 2 for p in module.parameters(recurse=False))
+        ]
+        for parameter in matrices[-1].parameters(recurse=False):
+            nn.init.zeros_(parameter)
 
 
 def _apply(

@@ -17,7 +17,7 @@ from pressft.blocks import Blocks, Document, Separators
 from pressft.corpus import SPLITS, Corpus
 from pressft.results import Store, TrialResult, Untrained
 from pressft.scores import Score, total
-from pressft.spec import CELL_VERSION, TrialSpec, removed_layers
+from pressft.spec import CELL_VERSION, TrialSpec, resolve
 from pressft.training import OnPoint
 
 Advance = Callable[[str, int], None]  # what is being done, scored-token equivalents done just now
@@ -40,8 +40,8 @@ class Bench:
 
     def cell(self, spec: TrialSpec) -> str:
         """Name of the spec's result on this model and corpus."""
-        layers = removed_layers(spec.remove, self.base.n_layers)
-        return spec.cell(self.base.identity, layers, self.corpus.fingerprint)
+        parts = resolve(spec.remove, self.base.n_layers)
+        return spec.cell(self.base.identity, parts, self.corpus.fingerprint)
 
     def cost(self, spec: TrialSpec) -> int:
         """Scored-token equivalents that a trial takes, for the time left."""
@@ -92,21 +92,21 @@ def prepare(spec: TrialSpec, store: Store, progress: Progress) -> Bench:
 
 def untrained_key(bench: Bench, spec: TrialSpec) -> str:
     """Name of the scores of the spec's cut before training: rank and the like do not matter."""
-    layers = removed_layers(spec.remove, bench.base.n_layers)
-    parts = [CELL_VERSION, bench.base.identity, layers, bench.corpus.fingerprint]
-    identity = json.dumps([*parts, spec.window, spec.quantization])
+    parts = resolve(spec.remove, bench.base.n_layers)
+    what = [CELL_VERSION, bench.base.identity, parts, bench.corpus.fingerprint]
+    identity = json.dumps([*what, spec.window, spec.quantization])
     return f"untrained-{hashlib.sha256(identity.encode()).hexdigest()[:16]}"
 
 
 def untrained(bench: Bench, spec: TrialSpec, advance: Advance) -> Untrained:
     """Scores of the spec's cut before training, from an earlier run where there is one (law 8)."""
-    layers = removed_layers(spec.remove, bench.base.n_layers)
+    parts = resolve(spec.remove, bench.base.n_layers)
     key = untrained_key(bench, spec)
     if found := bench.store.untrained(key):
         advance(f"{spec.remove}: known", bench.test_tokens)
         return found
     model = bench.base.model
-    with surgery.removed(model, layers) as removal:
+    with surgery.removed(model, parts) as removal:
         label = f"{spec.remove}: scoring untrained"
         test = _score(bench, model, bench.test, spec, lambda n: advance(label, n))
         result = Untrained(
@@ -141,9 +141,7 @@ def run_trial(bench: Bench, spec: TrialSpec, on_point: OnPoint, advance: Advance
         on_point(tokens, metrics)
 
     with (
-        surgery.removed(
-            bench.base.model, removed_layers(spec.remove, bench.base.n_layers)
-        ) as removal,
+        surgery.removed(bench.base.model, resolve(spec.remove, bench.base.n_layers)) as removal,
         adapters.attached(bench.base.model, spec.rank, spec.seed) as model,
     ):
 

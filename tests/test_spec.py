@@ -7,13 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pressft.errors import UsageError
-from pressft.spec import TrialSpec, removed_layers
+from pressft.spec import TrialSpec, resolve
 
 SPEC = TrialSpec(model="tiny-llama", corpus="invented")
 
 
 @pytest.mark.parametrize(
-    ("remove", "layers"),
+    ("remove", "parts"),
     [
         ("none", ()),
         ("first", (0,)),
@@ -22,30 +22,59 @@ SPEC = TrialSpec(model="tiny-llama", corpus="invented")
         ("5", (5,)),
         ("3,5", (3, 5)),
         ("5,3,3", (3, 5)),
+        ("first,last", (0, 27)),
         ("12-15", (12, 13, 14, 15)),
         ("0,12-14,27", (0, 12, 13, 14, 27)),
+        ("attention:14", ("attention:14",)),
+        ("mlp:last", ("mlp:27",)),
+        ("mlp:2,attention:1-2", (2, "attention:1")),
+        ("attention:3-5,4", (4, "attention:3", "attention:5")),
+        ("mlp:9,attention:10", ("attention:10", "mlp:9")),
     ],
 )
-def test_removals_resolve_to_indices(remove: str, layers: tuple[int, ...]) -> None:
-    assert removed_layers(remove, 28) == layers
+def test_removals_resolve_to_indices(remove: str, parts: tuple[object, ...]) -> None:
+    assert resolve(remove, 28) == parts
 
 
 @pytest.mark.parametrize(
     ("remove", "message"),
     [
         ("28", "layer 28 of a 28-layer model: 0 to 27"),
+        ("mlp:28", "layer 28 of a 28-layer model: 0 to 27"),
         ("20-40", "layer 40 of a 28-layer model"),
         ("0-27", "leaves none of the 28 layers"),
+        ("mlp:0-27,attention:0-27", "leaves none of the 28 layers"),
         ("9-3", "an empty range"),
         ("-1", "choose none, first, middle, last, an index"),
+        ("first-3", "choose none, first"),
         ("midle", "choose none, first, middle, last"),
         ("", "choose none"),
-        ("attention:14", "choose none"),
+        ("none,3", "choose none"),
+        ("attn:14", "choose none.*attention:14, mlp:14"),
     ],
 )
 def test_a_removal_that_cannot_be_is_refused_by_name(remove: str, message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        removed_layers(remove, 28)
+        resolve(remove, 28)
+
+
+@given(
+    st.sets(st.integers(0, 9), max_size=9), st.sets(st.integers(0, 9)), st.sets(st.integers(0, 9))
+)
+def test_a_resolved_removal_resolves_to_itself(
+    layers: set[int], attention: set[int], mlp: set[int]
+) -> None:
+    items = [*map(str, layers), *(f"attention:{i}" for i in attention), *(f"mlp:{i}" for i in mlp)]
+    if not items or len(layers | (attention & mlp)) == 10:
+        return
+    parts = resolve(",".join(items), 10)
+    assert resolve(",".join(map(str, parts)), 10) == parts
+    whole = {part for part in parts if isinstance(part, int)}
+    assert whole == layers | (attention & mlp)
+    halves = {part for part in parts if isinstance(part, str)}
+    assert halves == {f"attention:{i}" for i in attention - whole} | {
+        f"mlp:{i}" for i in mlp - whole
+    }
 
 
 @pytest.mark.parametrize(

@@ -1,32 +1,36 @@
-"""Laws 1 to 3 on tiny models: what a cut does, that it can be undone, that it can be saved."""
+"""Laws 1 to 3 on tiny models of every shape: what a cut does, that it is undone, that it saves."""
 
 import copy
 from pathlib import Path
 
 import pytest
 import torch
+from families import FAMILIES, make, silence_by_name
 from states import fingerprint
-from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, PreTrainedModel
+from torch import nn
+from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from pressft.errors import UsageError
-from pressft.spec import Removal
-from pressft.surgery import remove, removed
+from pressft.spec import Part, Removal
+from pressft.surgery import remove, removed, silence
 
-CUTS = [(0,), (1,), (2,), (3,), (0, 3), (1, 2)]
+LAYERS: list[tuple[Part, ...]] = [(0,), (1,), (2,), (3,), (0, 3), (1, 2)]
+HALVES: list[tuple[Part, ...]] = [
+    *((f"{half}:{index}",) for half in ("attention", "mlp") for index in range(4)),
+    ("attention:0", "attention:1", "mlp:3"),
+    (1, "attention:2"),
+]
 
 
-def silence(model: PreTrainedModel, layer: int) -> None:
-    """Let a layer write nothing into the residual stream, without removing it."""
-    block = model.model.layers[layer]
-    torch.nn.init.zeros_(block.self_attn.o_proj.weight)
-    torch.nn.init.zeros_(block.mlp.down_proj.weight)
+@pytest.fixture(params=FAMILIES)
+def model(request: pytest.FixtureRequest) -> PreTrainedModel:
+    return make(request.param)
 
 
 def greedy(model: PreTrainedModel, ids: torch.Tensor, *, cache: bool) -> torch.Tensor:
-    mask = torch.ones_like(ids)
     return model.generate(
         input_ids=ids,
-        attention_mask=mask,
+        attention_mask=torch.ones_like(ids),
         max_new_tokens=8,
         do_sample=False,
         use_cache=cache,
@@ -35,25 +39,25 @@ def greedy(model: PreTrainedModel, ids: torch.Tensor, *, cache: bool) -> torch.T
     )
 
 
-@pytest.mark.parametrize("layers", CUTS)
-def test_law_1_a_removed_layer_is_a_layer_that_writes_nothing(
-    model: PreTrainedModel, ids: torch.Tensor, layers: tuple[int, ...]
+@pytest.mark.parametrize("parts", LAYERS + HALVES, ids=str)
+def test_law_1_a_removed_part_is_a_part_that_writes_nothing(
+    model: PreTrainedModel, ids: torch.Tensor, parts: tuple[Part, ...]
 ) -> None:
     silent = copy.deepcopy(model)
-    for layer in layers:
-        silence(silent, layer)
+    for part in parts:
+        silence_by_name(silent, part)
     whole = model(ids).logits
-    remove(model, layers)
+    remove(model, parts)
     assert torch.equal(model(ids).logits, silent(ids).logits)
     assert not torch.allclose(model(ids).logits, whole)
 
 
-@pytest.mark.parametrize("layers", CUTS)
+@pytest.mark.parametrize("parts", LAYERS + HALVES, ids=str)
 def test_law_2_leaving_the_block_restores_the_model(
-    model: PreTrainedModel, ids: torch.Tensor, layers: tuple[int, ...]
+    model: PreTrainedModel, ids: torch.Tensor, parts: tuple[Part, ...]
 ) -> None:
     before, logits = fingerprint(model), model(ids).logits
-    with removed(model, layers):
+    with removed(model, parts):
         assert fingerprint(model) != before
     assert fingerprint(model) == before
     assert torch.equal(model(ids).logits, logits)
@@ -61,60 +65,84 @@ def test_law_2_leaving_the_block_restores_the_model(
 
 def test_law_2_an_error_inside_restores_too(model: PreTrainedModel) -> None:
     before = fingerprint(model)
-    with pytest.raises(RuntimeError, match="inside"), removed(model, [0]):
+    with pytest.raises(RuntimeError, match="inside"), removed(model, [0, "mlp:1"]):
         raise RuntimeError("inside")
     assert fingerprint(model) == before
 
 
-@pytest.mark.parametrize("layers", CUTS)
+@pytest.mark.parametrize("parts", LAYERS, ids=str)
 def test_law_3_a_saved_cut_loads_with_plain_transformers(
-    model: PreTrainedModel, ids: torch.Tensor, layers: tuple[int, ...], tmp_path: Path
+    model: PreTrainedModel, ids: torch.Tensor, parts: tuple[Part, ...], tmp_path: Path
 ) -> None:
-    remove(model, layers)
-    model.save_pretrained(tmp_path)
-    loaded, report = AutoModelForCausalLM.from_pretrained(tmp_path, output_loading_info=True)
+    remove(model, parts)
+    assert torch.equal(reloaded(model, tmp_path)(ids).logits, model(ids).logits)
+
+
+@pytest.mark.parametrize("parts", HALVES, ids=str)
+def test_law_3_a_half_cut_saves_as_a_plain_model_that_writes_nothing_there(
+    model: PreTrainedModel, ids: torch.Tensor, parts: tuple[Part, ...], tmp_path: Path
+) -> None:
+    plain = copy.deepcopy(model)
+    silence(plain, [part for part in parts if isinstance(part, str)])
+    remove(plain, [part for part in parts if isinstance(part, int)])
+    remove(model, parts)
+    assert torch.equal(reloaded(plain, tmp_path)(ids).logits, model(ids).logits)
+
+
+def reloaded(model: PreTrainedModel, folder: Path) -> PreTrainedModel:
+    model.save_pretrained(folder)
+    loaded, report = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True)
     assert not report["missing_keys"]
     assert not report["unexpected_keys"]
-    assert torch.equal(loaded(ids).logits, model(ids).logits)
+    return loaded
 
 
-@pytest.mark.parametrize("layers", CUTS)
+@pytest.mark.parametrize("parts", LAYERS + HALVES, ids=str)
 def test_law_3_generation_with_and_without_cache_agrees(
-    model: PreTrainedModel, ids: torch.Tensor, layers: tuple[int, ...]
+    model: PreTrainedModel, ids: torch.Tensor, parts: tuple[Part, ...]
 ) -> None:
-    with removed(model, layers):
+    with removed(model, parts):
         assert torch.equal(greedy(model, ids, cache=True), greedy(model, ids, cache=False))
     assert torch.equal(greedy(model, ids, cache=True), greedy(model, ids, cache=False))
 
 
-def test_the_receipt_counts_what_went(model: PreTrainedModel) -> None:
+@pytest.mark.parametrize("parts", [(0, 2), (0, "mlp:2"), ("attention:1",)], ids=str)
+def test_the_receipt_counts_what_went(model: PreTrainedModel, parts: tuple[Part, ...]) -> None:
     before = sum(p.numel() for p in model.parameters())
-    receipt = remove(model, [2, 0])
+    receipt = remove(model, parts)
     after = sum(p.numel() for p in model.parameters())
-    assert receipt == Removal(layers=(0, 2), of=4, parameters=before - after)
-    assert receipt.kept == (1, 3)
-    assert model.config.num_hidden_layers == 2
+    layers = tuple(part for part in parts if isinstance(part, int))
+    halves = tuple(part for part in parts if isinstance(part, str))
+    assert receipt == Removal(layers, 4, before - after, halves)
+    assert before > after
+    assert receipt.parts == parts
+    assert receipt.kept == tuple(i for i in range(4) if i not in layers)
+    assert model.config.num_hidden_layers == 4 - len(layers)
 
 
 @pytest.mark.parametrize(
-    ("layers", "message"),
-    [([4], "layer 4 of a 4-layer model: 0 to 3"), ([-1], "layer -1"), ([0, 1, 2, 3], "keep one")],
+    ("parts", "message"),
+    [
+        ([4], "layer 4 of a 4-layer model: 0 to 3"),
+        ([-1], "layer -1"),
+        (["mlp:4"], "layer 4 of a 4-layer model"),
+        ([0, 1, 2, 3], "keep one"),
+    ],
 )
 def test_what_cannot_be_cut_is_refused_by_name(
-    model: PreTrainedModel, layers: list[int], message: str
+    model: PreTrainedModel, parts: list[Part], message: str
 ) -> None:
     before = fingerprint(model)
     with pytest.raises(UsageError, match=message):
-        remove(model, layers)
+        remove(model, parts)
     assert fingerprint(model) == before
 
 
-def test_layers_are_found_by_structure_not_by_class_name(ids: torch.Tensor) -> None:
-    config = GPT2Config(vocab_size=257, n_embd=32, n_layer=3, n_head=2, n_positions=64)
-    gpt2 = GPT2LMHeadModel(config).eval()
-    silent = copy.deepcopy(gpt2)
-    for part in (silent.transformer.h[1].attn.c_proj, silent.transformer.h[1].mlp.c_proj):
-        torch.nn.init.zeros_(part.weight)
-        torch.nn.init.zeros_(part.bias)
-    assert remove(gpt2, [1]).of == 3
-    assert torch.equal(gpt2(ids).logits, silent(ids).logits)
+def test_a_layer_of_another_build_is_refused_by_name() -> None:
+    model = make("tiny-llama")
+    model.model.layers[1].second_mlp = nn.Linear(64, 64)
+    with pytest.raises(UsageError, match="holds self_attn, mlp, second_mlp: one attention and one"):
+        remove(model, ["mlp:1"])
+    model.config.num_hidden_layers = 9
+    with pytest.raises(UsageError, match="0 lists of 9 layers found"):
+        remove(model, [1])
