@@ -19,7 +19,7 @@ BATCH_TOKENS = 1024  # padded tokens a forward pass: more is no faster on a CPU,
 
 
 @dataclass(frozen=True, slots=True)
-class _Window:
+class Window:
     """A row to run: ids with the token before, and how many of its last predictions count."""
 
     document: int
@@ -45,7 +45,7 @@ def score(
     nats = [0.0] * len(documents)
     try:
         with torch.inference_mode():
-            for batch in _batches(_windows(documents, before, window), batch_tokens):
+            for batch in _batches(windows(documents, before, window), batch_tokens):
                 for row, value in zip(batch, _nats(model, batch), strict=True):
                     nats[row.document] += value
                 on_tokens(sum(row.n_counted for row in batch))
@@ -57,22 +57,23 @@ def score(
     )
 
 
-def _windows(documents: Sequence[Document], before: int, window: int) -> Iterator[_Window]:
+def windows(documents: Sequence[Document], before: int, window: int) -> Iterator[Window]:
+    """The windows of all documents, each token of each counted in exactly one of them."""
     stride = max(1, window // 2)
     for number, document in enumerate(documents):
         ids = (before, *document.ids)
         end = counted = 0
         for start in range(0, len(document.ids), stride):
             end = min(start + window + 1, len(ids))  # + 1: the last token is only a target
-            yield _Window(number, ids[start:end], end - 1 - counted)
+            yield Window(number, ids[start:end], end - 1 - counted)
             counted = end - 1
             if end == len(ids):
                 break
 
 
-def _batches(windows: Iterator[_Window], batch_tokens: int) -> Iterator[list[_Window]]:
+def _batches(windows: Iterator[Window], batch_tokens: int) -> Iterator[list[Window]]:
     """Windows of similar length together, so that little is padded."""
-    batch: list[_Window] = []
+    batch: list[Window] = []
     for row in sorted(windows, key=lambda row: -len(row.ids)):
         if batch and (len(batch) + 1) * (len(batch[0].ids) - 1) > batch_tokens:
             yield batch
@@ -82,7 +83,7 @@ def _batches(windows: Iterator[_Window], batch_tokens: int) -> Iterator[list[_Wi
         yield batch
 
 
-def _nats(model: nn.Module, batch: list[_Window]) -> list[float]:
+def _nats(model: nn.Module, batch: list[Window]) -> list[float]:
     """Summed loss of each row's counted predictions, in float64."""
     device = next(model.parameters()).device
     longest = len(batch[0].ids) - 1

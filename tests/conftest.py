@@ -2,6 +2,8 @@
 
 import os
 
+# tiny models: a second thread costs more than it brings, and two busy processes would spin
+os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["HF_HUB_OFFLINE"] = "1"  # read when huggingface_hub is imported: no test asks the hub
 
 from collections.abc import Callable, Iterator

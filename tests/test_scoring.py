@@ -70,7 +70,7 @@ def test_law_4_batch_size_and_order_do_not_matter(
 def test_law_4_every_token_is_counted_exactly_once(sizes: list[int], window: int) -> None:
     texts = [Document(tuple(range(n)), n) for n in sizes]
     counted: list[list[int]] = [[] for _ in sizes]
-    for row in scoring._windows(texts, BEFORE, window):
+    for row in scoring.windows(texts, BEFORE, window):
         assert len(row.ids) - 1 <= window
         counted[row.document] += row.ids[-row.n_counted :]
     assert counted == [list(text.ids) for text in texts]

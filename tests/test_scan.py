@@ -1,0 +1,83 @@
+"""A scan gives what really cutting each part gives, and the criteria worked out one by one."""
+
+import math
+import random
+
+import pytest
+import torch
+from families import FAMILIES, layers_of, make
+from states import fingerprint
+from torch import nn
+from transformers import PreTrainedModel
+
+from pressft import scan, scoring, surgery
+from pressft.blocks import Document
+from pressft.scores import total
+from pressft.spec import resolve
+
+BEFORE, WINDOW = 256, 24
+
+
+def documents() -> list[Document]:
+    source = random.Random(0)
+    sizes = (1, 9, 24, 25, 60)
+    return [Document(tuple(source.randrange(256) for _ in range(n)), n) for n in sizes]
+
+
+@pytest.fixture(params=FAMILIES)
+def model(request: pytest.FixtureRequest) -> PreTrainedModel:
+    return make(request.param)
+
+
+def test_every_number_is_that_of_really_cutting_the_model(model: PreTrainedModel) -> None:
+    cuts = scan.parts_of(4, halves=True, block=2)
+    assert len(cuts) == 4 + 8 + 3
+    before = fingerprint(model)
+    base, found = scan.scan(model, documents(), BEFORE, WINDOW, cuts)
+    assert fingerprint(model) == before
+    whole = total(scoring.score(model, documents(), BEFORE, WINDOW))
+    assert (base.tokens, base.bytes) == (whole.tokens, whole.bytes)
+    assert base.nats == pytest.approx(whole.nats, rel=1e-6)
+    for cut, row in zip(cuts, found, strict=True):
+        with surgery.removed(model, cut):
+            expected = total(scoring.score(model, documents(), BEFORE, WINDOW))
+        assert row.score.perplexity == pytest.approx(expected.perplexity, rel=1e-4), row.remove
+        assert resolve(row.remove, 4) == cut
+
+
+def test_the_cheap_criteria_are_those_of_the_papers(model: PreTrainedModel) -> None:
+    (text,) = [document for document in documents() if len(document.ids) == 24]  # one window
+    _, found = scan.scan(model, [text], BEFORE, WINDOW, [(2,)])
+    ids = torch.tensor([[BEFORE, *text.ids]])
+    states: list[torch.Tensor] = []
+    layer = layers_of(model)[2]
+    layer.register_forward_pre_hook(lambda _, args: states.append(args[0]))
+    layer.register_forward_hook(lambda _, __, output: states.append(output))
+    with torch.no_grad():
+        model(ids[:, :-1])
+    entering, leaving = (state[0].double() for state in states)
+    cosine = nn.functional.cosine_similarity(entering, leaving, dim=-1)
+    assert found[0].influence == pytest.approx(1 - float(cosine.mean()), rel=1e-5)
+    assert found[0].angular_distance == pytest.approx(math.acos(cosine[-1]) / math.pi, rel=1e-4)
+
+
+def test_the_taylor_score_is_the_slope_towards_the_cut(model: PreTrainedModel) -> None:
+    _, found = scan.scan(model, documents(), BEFORE, 64, [(1,)])
+
+    def loss(share: float) -> float:
+        """With that share of the layer's work undone: 0 is the whole model, 1 the cut one."""
+        hook = layers_of(model)[1].register_forward_hook(
+            lambda _, args, output: output + share * (args[0] - output)
+        )
+        score = total(scoring.score(model, documents(), BEFORE, 64))
+        hook.remove()
+        return score.loss
+
+    slope = (loss(0.01) - loss(-0.01)) / 0.02
+    assert found[0].taylor == pytest.approx(slope, rel=0.02, abs=1e-3)
+
+
+def test_a_scan_tells_how_far_it_is() -> None:
+    seen: list[int] = []
+    scan.scan(make("tiny-llama"), documents(), BEFORE, WINDOW, [(0,)], seen.append)
+    assert sum(seen) == sum(len(document.ids) for document in documents())
