@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pressft.errors import PressftError
-from pressft.spec import TrialSpec
+from pressft.spec import ScanSpec, TrialSpec
 
 if TYPE_CHECKING:
     from pressft.arms import Arm
+    from pressft.survey import Scan
     from pressft.sweep import Outcome
 
 ROOT = Path("mlruns")
@@ -106,8 +107,25 @@ def run(as_json: Json = False, **settings: Any) -> None:  # noqa: ANN401  (Trial
     _print_outcome(outcome, "run", as_json=as_json)
 
 
-def _spec_options(function: Callable[..., None]) -> Callable[..., None]:
-    """Give a command one option a field of TrialSpec."""
+def scan(as_json: Json = False, **settings: Any) -> None:  # noqa: ANN401  (ScanSpec's fields)
+    """Score the removal of every layer and half layer, untrained, in one pass over the text."""
+    from pressft import console, corpora
+    from pressft.status import Stores
+
+    spec = ScanSpec(**settings)
+    corpora.find(spec.corpus)  # found missing before seconds of imports
+    with console.reporter() as report:
+        from pressft import survey
+
+        found = survey.run(spec, report, Stores(ROOT))
+    if as_json:
+        typer.echo(json.dumps(found.as_json(), indent=2))
+    else:
+        _print_scan(found)
+
+
+def _with_options_of(spec: type, function: Callable[..., None]) -> Callable[..., None]:
+    """Give a command one option a field of `spec`."""
     own = [p for p in inspect.signature(function).parameters.values() if p.kind != p.VAR_KEYWORD]
     fields = [
         inspect.Parameter(
@@ -119,14 +137,15 @@ def _spec_options(function: Callable[..., None]) -> Callable[..., None]:
                 typer.Option(help=field.metadata["help"]),
             ],
         )
-        for field in dataclasses.fields(TrialSpec)
+        for field in dataclasses.fields(spec)
     ]
     function.__signature__ = inspect.Signature([*own, *fields])  # type: ignore[attr-defined]
     function.__annotations__ = {p.name: p.annotation for p in [*own, *fields]}
     return function
 
 
-app.command()(_spec_options(run))
+app.command()(_with_options_of(TrialSpec, run))
+app.command()(_with_options_of(ScanSpec, scan))
 
 
 @app.command()
@@ -192,17 +211,52 @@ def _print_arms(arms: "list[Arm]", *, as_json: bool) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(
-        title="perplexity on the test split", title_justify="left", box=SIMPLE_HEAD, pad_edge=False
-    )
+    table = Table(title=tables.CAPTION, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for position, name in enumerate(tables.HEADER):
-        table.add_column(name, justify="right" if position else "left", no_wrap=True)
-    for arm in arms:
-        table.add_row(*tables.cells(arm))
+        header = name.replace(" ", "\n") if len(name) > 9 else name
+        table.add_column(header, justify="right" if position else "left", no_wrap=True)
+    for arm in arms:  # intervals and remarks go under their numbers: 80 columns
+        cells = [cell.replace(" [", "\n[").replace(" (", "\n(") for cell in tables.cells(arm)]
+        table.add_row(*cells)
     console = Console()
     console.print(table)
     for line in tables.references(arms):
         console.print(line, highlight=False)
+
+
+def _print_scan(scan: "Scan") -> None:
+    """A row a layer: perplexity without it, without each half, and the cheap criteria."""
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+
+    from pressft.arms import number
+
+    layers = scan.kind("layers")
+    columns = {
+        "without": layers,
+        "no attention": scan.kind("attention"),
+        "no mlp": scan.kind("mlp"),
+    }
+    columns = {name: cuts for name, cuts in columns.items() if cuts}
+    best = {min(cuts, key=lambda cut: cut.score.loss).remove for cuts in columns.values()}
+    title = f"perplexity of {scan.model} without a layer; whole: {number(scan.base.perplexity)}"
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    for name in ("layer", *columns, "influence", "angle", "taylor"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for index, layer in enumerate(layers):
+        cells = [
+            number(cuts[index].score.perplexity) + ("*" if cuts[index].remove in best else " ")
+            for cuts in columns.values()
+        ]
+        cheap = (layer.influence, layer.angular_distance, layer.taylor)
+        table.add_row(layer.remove, *cells, *(f"{value:.3f}" for value in cheap))
+    console = Console()
+    console.print(table)
+    for cut in sorted(scan.kind("blocks"), key=lambda cut: cut.score.loss)[:3]:
+        console.print(f"without {cut.remove}: {number(cut.score.perplexity)}", highlight=False)
+    ranks = ", ".join(f"{name} {value:.2f}" for name, value in scan.correlations().items())
+    console.print(f"* the cheapest; rank correlation with the perplexity: {ranks}", highlight=False)
 
 
 def _print_plan(study: Any, *, as_json: bool) -> None:  # noqa: ANN401

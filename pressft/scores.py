@@ -37,6 +37,20 @@ class Score:
         return self.nats / math.log(2) / self.bytes
 
 
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """What removing `remove` costs an untrained model, and what cheap criteria say of it.
+
+    `influence` is in 0 to 2, `angular_distance` in 0 to 1, `taylor` in nats a token.
+    """
+
+    remove: str
+    score: Score
+    influence: float
+    angular_distance: float
+    taylor: float
+
+
 def total(scores: Iterable[Score]) -> Score:
     """Score of all the texts together; nats are summed exactly, so the order does not matter."""
     scores = list(scores)
@@ -55,6 +69,15 @@ def recovery(cut: Score, healed: Score, whole: Score) -> float | None:
     """
     damage = cut.loss - whole.loss
     return (cut.loss - healed.loss) / damage if damage > 0 else None
+
+
+def spearman(a: Sequence[float], b: Sequence[float]) -> float:
+    """Rank correlation, -1 to 1; not a number where one of them does not vary."""
+    from scipy.stats import spearmanr
+
+    if len(set(a)) < 2 or len(set(b)) < 2:
+        return math.nan
+    return float(spearmanr(a, b).statistic)
 
 
 def as_rows(scores: Sequence[Score]) -> list[list[float]]:

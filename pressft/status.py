@@ -1,13 +1,14 @@
 """How far a study is, read from Optuna's storage and the files of its cells. No torch here."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from pressft import arms
-from pressft.arms import Arm
+from pressft.arms import Arm, Done
 from pressft.errors import UsageError
-from pressft.results import Store, TrialResult
+from pressft.results import Store
 from pressft.study import Row, stored_rows
 
 
@@ -47,12 +48,14 @@ def table(study: str, stores: Stores) -> list[Arm]:
     return arms.arms({arm: cut for arm, cut in found.items() if cut}, by_arm(rows, store))
 
 
-def by_arm(rows: Sequence[Row], store: Store) -> dict[str, list[tuple[int, TrialResult]]]:
-    """Number and result of each complete trial, by arm."""
-    found: dict[str, list[tuple[int, TrialResult]]] = {}
+def by_arm(rows: Sequence[Row], store: Store) -> dict[str, list[Done]]:
+    """The complete trials with their results, by arm."""
+    found: dict[str, list[Done]] = {}
     for row in rows:
         if row.state == "complete" and (result := store.trial(str(row.attrs["cell"]))):
-            found.setdefault(row.arm, []).append((row.number, result))
+            params = {name: value for name, value in row.params.items() if name != "seed"}
+            config = json.dumps(params, sort_keys=True)
+            found.setdefault(row.arm, []).append(Done(row.number, config, result))
     return found
 
 

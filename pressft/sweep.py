@@ -15,15 +15,14 @@ from typing import Protocol
 import filelock
 
 from pressft import arms as tables
-from pressft import runs
+from pressft import models, runs
 from pressft import trial as trials
-from pressft.arms import Arm
+from pressft.arms import Arm, Done
 from pressft.design import Study
 from pressft.errors import MissingError, PressftError, RefusedError
-from pressft.models import resolve
 from pressft.results import Store, TrialResult, Untrained
 from pressft.scores import Score, recovery, total
-from pressft.spec import TrialSpec, removed_layers
+from pressft.spec import TrialSpec, resolve
 from pressft.status import Stores, by_arm
 from pressft.study import Ledger, Ticket
 from pressft.tracking import Tracker
@@ -91,12 +90,12 @@ def run(
         PressftError: corpus, model or store cannot be used; nothing has been started then.
     """
     study = dataclasses.replace(
-        study, base=dataclasses.replace(study.base, model=resolve(study.base.model))
+        study, base=dataclasses.replace(study.base, model=models.resolve(study.base.model))
     )
     with _lock(stores.root, study.name), _signals():
         bench = trials.prepare(study.base, Store(stores.root), report.setup)
         for arm in study.arms():
-            removed_layers(arm, bench.base.n_layers)  # refuse before anything is started
+            resolve(arm, bench.base.n_layers)  # refuse before anything is started
         report.setup("opening the stores", 0, 1)
         identity = {"weights": bench.base.identity, "corpus": bench.corpus.fingerprint}
         ledger = Ledger(study, stores.storage, identity)
@@ -237,7 +236,7 @@ class _Sweep:
         """What only the whole study knows: each run's share healed, and the summary."""
         results = by_arm(self.ledger.rows(), self.bench.store)
         if best := tables.choose(results.pop(tables.WHOLE, ())):
-            self.recoveries(results, best[1].test_score)
+            self.recoveries(results, tables.tested(best))
         if self.shared:
             return
         table = tables.markdown(rows)
@@ -245,15 +244,16 @@ class _Sweep:
         texts = {"arms.md": table, "arms.csv": tables.as_csv(rows)}
         self.tracker.summary(self.experiment, self.study.name, note, texts)
 
-    def recoveries(self, cut: Mapping[str, list[tuple[int, TrialResult]]], whole: Score) -> None:
+    def recoveries(self, cut: Mapping[str, list[Done]], whole: Score) -> None:
         """Log what each cut run healed, measured against the best trained whole model."""
         run_ids = {row.number: str(row.attrs.get("mlflow_run")) for row in self.ledger.rows()}
         for arm, items in cut.items():
             before = total(self.untrained[arm].test)
-            for number, result in items:
-                share = recovery(before, result.test_score, whole)
+            for trial in items:
+                share = recovery(before, trial.result.test_score, whole)
                 if share is not None:
-                    self.tracker.log_once(run_ids[number], result.tokens, "test/recovery", share)
+                    run_id, tokens = run_ids[trial.number], trial.result.tokens
+                    self.tracker.log_once(run_id, tokens, "test/recovery", share)
 
 
 @contextmanager

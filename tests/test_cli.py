@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from mlflow import MlflowClient
 
 from pressft import cli
 
-COMMANDS = ["corpus", "run", "sweep", "status", "ui", "demo"]
+COMMANDS = ["corpus", "scan", "run", "sweep", "status", "ui", "demo"]
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,9 @@ MISTAKES = [
     (("run", "--model", "tiny-llama", "--corpus", "c"), 4, "no corpus folder c"),
     (("run", "--model", "tiny-llama", "--corpus", "invented", "--remove", "4"), 2, "layer 4 of a"),
     (("run", "--model", ".", "--corpus", "invented"), 4, "needs config.json and *.safetensors"),
+    (("scan", "--corpus", "c"), 4, "no corpus folder c"),
+    (("scan", "--corpus", "invented", "--window", "1"), 2, "window 1: choose at least 2"),
+    (("scan", "--corpus", "invented", "--model", "qwen"), 2, "model 'qwen': no such folder"),
     (("ui",), 5, "no runs in mlruns"),
 ]
 
@@ -124,3 +128,31 @@ def test_one_run_prints_json_and_is_known_the_second_time(pressft: Run, tmp_path
     assert again.out == first.out
     assert "0 trained now" in again.err
     assert (tmp_path / "mlruns" / "mlflow.db").is_file()
+
+
+def test_a_scan_prints_every_layer_and_is_known_the_second_time(
+    pressft: Run, tmp_path: Path
+) -> None:
+    settings = ["scan", "--model=tiny-qwen3", "--corpus=invented", "--tokens=900", "--block=2"]
+    first = pressft(*settings, "--json")
+    assert first.code == 0, first.err
+    found = json.loads(first.out)
+    assert [row["remove"] for row in found["layers"]] == ["0", "1", "2", "3"]
+    assert set(found["layers"][0]) == {
+        *{"remove", "perplexity", "influence", "angular_distance", "taylor"}
+    }
+    assert [row["remove"] for row in found["mlp"]] == [f"mlp:{i}" for i in range(4)]
+    assert [row["remove"] for row in found["blocks"]] == ["0-1", "1-2", "2-3"]
+    assert found["base"]["layers"] == 4
+    assert set(found["rank_correlation"]) == {"influence", "angular_distance", "taylor"}
+    assert pressft(*settings, "--json").out == first.out
+    table = pressft(*settings).out
+    assert "no attention" in table
+    assert "rank correlation" in table
+    client = MlflowClient(f"sqlite:///{tmp_path / 'mlruns' / 'mlflow.db'}")
+    (experiment,) = client.search_experiments()
+    (run,) = client.search_runs([experiment.experiment_id])
+    curve = client.get_metric_history(run.info.run_id, "scan/perplexity")
+    expected = {i: row["perplexity"] for i, row in enumerate(found["layers"])}
+    assert {point.step: point.value for point in curve} == expected
+    assert [item.path for item in client.list_artifacts(run.info.run_id)] == ["scan.csv"]

@@ -1,6 +1,7 @@
 """The demo where nothing can be fetched: crawl, study and table all the same, on a tiny model."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -27,8 +28,8 @@ def test_the_demo_goes_on_where_nothing_can_be_fetched(tmp_path: Path) -> None:
     assert first.returncode == 0, first.stderr
     assert "Going on with invented stories and a tiny random model." in first.stderr
     assert "4 of 4 trials done, 4 trained now" in first.stderr
-    for arm in ("none (whole)", "first (0)", "middle (2)", "last (3)"):
-        assert arm in first.stdout
+    for arm, layer in {"none": "whole", "first": "0", "middle": "2", "last": "3"}.items():
+        assert re.search(rf"^ {arm} .*\n \({layer}\) ", first.stdout, re.MULTILINE)
     assert "whole model, trained:" in first.stdout
     again = demo(tmp_path)
     assert again.stdout == first.stdout

@@ -8,11 +8,11 @@ import pytest
 FLOORS = [
     {"errors"},
     {"scores", "spec", "assets"},
-    {"design", "corpus", "tiny", "results"},
+    {"design", "corpus", "tiny", "results", "intervals"},
     {"duplicates", "newsroom", "surgery", "blocks", "models", "tracking"},
     {"invented", "adapters", "scoring", "study", "arms"},
-    {"training", "runs", "console", "corpora", "status"},
-    {"trial"},
+    {"training", "runs", "console", "corpora", "status", "scan"},
+    {"trial", "survey"},
     {"sweep"},
     {"demo"},
     {"cli"},
@@ -25,7 +25,17 @@ DOORS = {
     "bitsandbytes": {"models"},
     "scrapy": set(),
     "torch": {
-        *{"surgery", "models", "tiny", "adapters", "blocks", "scoring", "training", "trial"},
+        *{
+            "surgery",
+            "models",
+            "tiny",
+            "adapters",
+            "blocks",
+            "scoring",
+            "training",
+            "trial",
+            "scan",
+        },
     },
 }
 

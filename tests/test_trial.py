@@ -1,6 +1,7 @@
 """One trial on a tiny model: equal chances, the base as it was, results that read back."""
 
 import dataclasses
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +11,8 @@ from states import fingerprint
 from transformers import AutoModelForCausalLM
 
 from pressft import adapters, invented, surgery, trial
-from pressft.arms import arms, choose
+from pressft import arms as tables
+from pressft.arms import Done, arms, cells, choose
 from pressft.errors import DataError
 from pressft.models import Base
 from pressft.results import Store, TrialResult, Untrained
@@ -140,8 +142,8 @@ def test_the_validation_subset_is_a_fixed_beginning(bench: Bench) -> None:
     assert sum(len(d.ids) for d in bench.validation_subset(SPEC)) <= 1000
 
 
-def result(validation: float, test: float) -> TrialResult:
-    return TrialResult(
+def done(number: int, validation: float, test: float, config: str = "") -> Done:
+    result = TrialResult(
         cell="c",
         removal=Removal((), 4, 0),
         validation=Score(validation, 1, 1),
@@ -153,14 +155,23 @@ def result(validation: float, test: float) -> TrialResult:
         training_s=1.0,
         total_s=1.0,
     )
+    return Done(number, config or str(number), result)
 
 
 def test_law_6_the_best_trial_is_chosen_by_validation_alone() -> None:
-    items = [(0, result(2.0, 0.1)), (1, result(1.0, 9.0)), (2, result(1.0, 0.2))]
-    assert choose(items) == items[1]
-    worse = [(number, dataclasses.replace(item, test=(Score(99, 1, 1),))) for number, item in items]
-    assert choose(worse) == worse[1]
-    assert choose([(0, result(float("nan"), 1.0))]) is None
+    trials = [done(0, 2.0, 0.1), done(1, 1.0, 9.0), done(2, 1.0, 0.2)]
+    assert choose(trials) == (trials[1],)
+    worse = [done(item.number, item.result.validation.nats, 99.0) for item in trials]
+    assert choose(worse) == (worse[1],)
+    assert choose([done(0, float("nan"), 1.0)]) == ()
+
+
+def test_a_configuration_is_judged_over_all_its_seeds() -> None:
+    lucky, unlucky = done(0, 1.0, 5.0, "a"), done(1, 4.0, 5.0, "a")
+    steady = [done(2, 2.0, 1.0, "b"), done(3, 2.1, 2.0, "b")]
+    assert choose([lucky, unlucky, *steady]) == tuple(steady)
+    assert choose([lucky, *steady]) == tuple(steady)  # one seed is no match for two
+    assert tables.tested(steady).perplexity == pytest.approx(math.exp(1.5))
 
 
 def test_the_table_compares_the_best_trials_by_hand() -> None:
@@ -168,11 +179,16 @@ def test_the_table_compares_the_best_trials_by_hand() -> None:
         return Untrained(removal, 90, (Score(nats, 1, 1),), ())
 
     untrained = {"none": cut(3.0, Removal((), 4, 0)), "first": cut(6.0, Removal((0,), 4, 10))}
-    trials = {"none": [(0, result(2.0, 2.0))], "first": [(1, result(4.0, 3.0))]}
+    trials = {"none": [done(0, 2.0, 2.0)], "first": [done(1, 4.0, 3.0)]}
     whole, first = arms(untrained, trials)
     assert whole.recovery is None
+    assert whole.ratio is None
     assert first.recovery == pytest.approx((6 - 3) / (6 - 2))
+    assert first.ratio == pytest.approx(math.e)
     assert (first.label, first.saved, first.best_trial) == ("first (0)", 10, 1)
+    assert cells(first)[4] == "2.72 [2.72, 2.72]"
+    equal = arms(untrained, {"none": trials["none"], "first": [done(1, 4.0, 2.0)]})[1]
+    assert cells(equal)[4] == "1.00 [1.00, 1.00] (no difference shown)"
     assert arms(untrained, {})[1].trained is None
 
 
