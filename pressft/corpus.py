@@ -233,7 +233,8 @@ def read_manifest(folder: Path) -> tuple[Shard, ...]:
 def read(folder: Path) -> Corpus:
     """The corpus in `folder`, every file verified, the same whatever the order of its rows.
 
-    Of articles with the very same text the one fetched first is kept (then the smallest id).
+    Of articles with the very same text the one published first is kept, then the smallest id: two
+    crawls bring the same pages in another order, and must give the same corpus.
 
     Raises:
         DataError: a missing or damaged manifest or shard, or no articles; it names the file.
@@ -245,7 +246,7 @@ def read(folder: Path) -> Corpus:
     if twice:
         raise DataError(f"{folder} holds article {twice[0]} twice: {_how_to_crawl(folder)}")
     kept: dict[str, Article] = {}
-    for article in sorted(rows, key=lambda row: (row.fetched, row.id)):
+    for article in sorted(rows, key=_age):
         kept.setdefault(article.sha256, article)
     articles = tuple(sorted(kept.values(), key=lambda article: article.id))
     n_aside = sum(not article.group for article in articles)
@@ -309,6 +310,12 @@ def export_lines(corpus: Corpus, split: str) -> Iterator[str]:
         raise UsageError(f"no split {split!r}: choose {', '.join(SPLITS)}")
     part = corpus.splits.part(names[split])
     return (json.dumps({"id": a.id, "text": a.text}, ensure_ascii=False) for a in part)
+
+
+def _age(article: Article) -> tuple[bool, float, str]:
+    """Sorts by the day of publishing, articles without one last, then by id."""
+    moment = article.published.timestamp() if article.published else 0.0
+    return article.published is None, moment, article.id
 
 
 def _article(row: dict[str, Any]) -> Article:

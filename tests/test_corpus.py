@@ -5,7 +5,7 @@ import json
 import random
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pyarrow as pa
@@ -168,19 +168,24 @@ def test_a_missing_corpus_names_the_command_that_makes_one(tmp_path: Path) -> No
         corpus.read(tmp_path / "none")
 
 
-def test_of_the_same_text_the_first_fetched_is_kept(tmp_path: Path) -> None:
-    late = NEW_YEAR.replace(year=2025)
-    rows = [
-        article("a", "Same.", group="g", fetched=late),
-        article("b", "Same.", group="g"),
-        article("c", "Same.", group="g"),
-        article("d", "Other.", group=""),
-    ]
-    found = corpus.read(write(tmp_path / "c", rows))
-    first = min(("b", "c"), key=lambda name: corpus.article_id(f"https://press.example/{name}"))
-    assert {a.title for a in found.articles} == {first, "d"}
-    assert (found.n_rows, found.n_duplicates, found.n_set_aside) == (4, 2, 1)
-    assert sum(len(found.splits.part(name)) for name in corpus.SPLITS) == 1
+def test_of_the_same_text_the_first_published_is_kept_whenever_it_was_fetched(
+    tmp_path: Path,
+) -> None:
+    later = NEW_YEAR + timedelta(days=1)
+    prints = set()
+    for fetched in (NEW_YEAR, later):  # the order in which a crawl brings pages is chance
+        twins = [
+            article("a", "Same.", group="g", published=later, fetched=fetched),
+            article("b", "Same.", group="g", fetched=NEW_YEAR),
+            article("c", "Same.", group="g", published=None, fetched=NEW_YEAR),
+            article("d", "Other.", group=""),
+        ]
+        found = corpus.read(write(tmp_path / fetched.strftime("%d"), twins))
+        assert {kept.title for kept in found.articles} == {"b", "d"}
+        assert (found.n_rows, found.n_duplicates, found.n_set_aside) == (4, 2, 1)
+        assert [kept.title for kept in found.splits.part(corpus.split_of("g"))] == ["b"]
+        prints.add(found.fingerprint)
+    assert len(prints) == 1
 
 
 def test_about_eight_one_and_one_of_ten_groups() -> None:
