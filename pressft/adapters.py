@@ -37,9 +37,7 @@ def attached(model: PreTrainedModel, rank: int, seed: int) -> Iterator[PeftModel
         task_type="CAUSAL_LM",
     )
     training = model.training
-    with torch.random.fork_rng(), warnings.catch_warnings():
-        # peft 0.21 asks transformers 5 by an old name
-        warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")
+    with torch.random.fork_rng(), _by_old_name():
         torch.manual_seed(seed)
         wrapped = get_peft_model(model, config)
     try:
@@ -84,7 +82,16 @@ def load(model: PreTrainedModel, removal: Removal, identity: str, folder: Path) 
             f"adapter {folder}: trained on {receipt['base']} ({receipt['base_identity']}) without "
             f"layers {receipt['parts']}; this model is {identity} without {list(removal.parts)}"
         )
-    return PeftModel.from_pretrained(model, str(folder))
+    with _by_old_name():
+        return PeftModel.from_pretrained(model, str(folder))
+
+
+@contextmanager
+def _by_old_name() -> Iterator[None]:
+    """peft 0.21 asks transformers 5 by an old name, and is told so."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")
+        yield
 
 
 def trainable(model: nn.Module) -> int:

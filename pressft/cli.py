@@ -93,6 +93,37 @@ def status(
     _print_arms(room.table(study, room.Stores(ROOT, storage)), as_json=as_json)
 
 
+@app.command()
+def export(
+    study: Annotated[str, typer.Argument(help="Name of a study.")],
+    folder: Annotated[Path, typer.Argument(help="New folder to write.")],
+    arm: Annotated[str | None, typer.Option(help="Arm; default: the best of the cut ones.")] = None,
+    gguf: Annotated[bool, typer.Option(help="Also GGUF, by llama.cpp's converter.")] = False,
+    storage: Storage = None,
+    as_json: Json = False,
+) -> None:
+    """Write the best trial by validation: adapter with its cut, and one dense checkpoint."""
+    from pressft import console, status
+
+    stores = status.Stores(ROOT, storage)
+    status.find(study, stores)
+    with console.reporter() as report:
+        from pressft import export as room
+
+        receipt = room.export(study, arm, folder, stores, report.setup)
+        converted = room.to_gguf(folder) if gguf else ""
+    if as_json:
+        typer.echo(json.dumps(dataclasses.asdict(receipt) | {"folder": str(folder)}, indent=2))
+    else:
+        typer.echo(
+            f"{folder}: trial {receipt.trial} of arm {receipt.arm}, test perplexity "
+            f"{receipt.perplexity:.4g}; read back from disk, logits within "
+            f"{receipt.logit_difference:.1e} of the trained model's"
+        )
+    if converted:
+        typer.echo(converted, err=True)
+
+
 def run(as_json: Json = False, **settings: Any) -> None:  # noqa: ANN401  (TrialSpec's fields)
     """Run one trial: cut, train, score. The options are the fields of TrialSpec."""
     from pressft import console, corpora

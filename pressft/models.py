@@ -31,6 +31,7 @@ from pressft.assets import Progress
 from pressft.errors import DataError, MissingError, UsageError
 
 HUB = {"qwen3-0.6b": "Qwen/Qwen3-0.6B", "qwen3-4b": "Qwen/Qwen3-4B"}
+ORIGINS = HUB | {"smollm2-135m": "HuggingFaceTB/SmolLM2-135M-Instruct"}  # for model cards
 PRESETS = (*HUB, "smollm2-135m", *tiny.FAMILIES)
 FILES = ["*.safetensors", "*.safetensors.index.json", "*.json", "*.txt", "*.jinja", "*.model"]
 
@@ -98,19 +99,27 @@ def folder(name: str, progress: Progress) -> Path:
     return _snapshot(name, FILES)
 
 
-def load(name: str, quantization: str, progress: Progress, *, unpack: bool = True) -> Base:
+def load(
+    name: str,
+    quantization: str,
+    progress: Progress,
+    *,
+    unpack: bool = True,
+    on_cpu: bool = False,
+) -> Base:
     """A frozen base model, its linear layers rounded to NF4 with double quantisation (QLoRA,
     Dettmers et al. 2023, arXiv:2305.14314) unless `quantization` is `none`.
 
     On a CPU with memory to spare the NF4 weights are unpacked once (`unpack`), by the arithmetic
-    that would otherwise run at every step: bit-equal numbers in less time.
+    that would otherwise run at every step: bit-equal numbers in less time. `on_cpu` leaves a GPU
+    alone.
 
     Raises:
         UsageError, MissingError, DataError: as `folder`; a folder that transformers cannot load.
     """
     path = folder(name, progress)
     progress(f"loading {name}", 0, 1)
-    on_gpu = torch.cuda.is_available()
+    on_gpu = torch.cuda.is_available() and not on_cpu
     dtype = torch.bfloat16 if on_gpu else torch.float32  # bf16 is several times slower on CPUs
     options: dict[str, Any] = {"dtype": dtype, "use_safetensors": True, "trust_remote_code": False}
     if on_gpu:
@@ -137,11 +146,11 @@ def load(name: str, quantization: str, progress: Progress, *, unpack: bool = Tru
     model.requires_grad_(False)
     model.eval()
     # a generation config that samples (Qwen3's does) would speak against greedy decoding
-    model.generation_config = GenerationConfig()
+    model.generation_config = GenerationConfig.from_model_config(model.config)
     if quantization == "nf4":
         _settle(model, unpack=unpack)
     progress(f"loading {name}", 1, 1)
-    return Base(name, _identity(path), model, tokenizer, _licence(name))
+    return Base(name, _identity(path), model, tokenizer, licence(name))
 
 
 def _settle(model: PreTrainedModel, *, unpack: bool) -> None:
@@ -253,7 +262,8 @@ def _identity(path: Path) -> str:
     return digest.hexdigest()[:16]
 
 
-def _licence(name: str) -> str:
+def licence(name: str) -> str:
+    """Terms of a model's weights, as far as we know them."""
     if name == "smollm2-135m":
         return assets.SMOLLM2.licence
     return "Apache-2.0" if name in HUB else "see the model's own card"

@@ -9,7 +9,7 @@ from pressft import arms
 from pressft.arms import Arm, Done
 from pressft.errors import UsageError
 from pressft.results import Store
-from pressft.study import Row, stored_rows
+from pressft.study import Row, Stored, stored
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +29,8 @@ class Stores:
         return self.optuna_url or f"sqlite:///{self.root.resolve() / 'optuna.db'}"
 
 
-def table(study: str, stores: Stores) -> list[Arm]:
-    """The rows of a stored study's arms, as far as they are.
+def find(study: str, stores: Stores) -> Stored:
+    """A stored study.
 
     Raises:
         UsageError: no such study.
@@ -41,7 +41,16 @@ def table(study: str, stores: Stores) -> list[Arm]:
             f"no study {study!r}: nothing has been run in {stores.root} yet; "
             "start with `pressft sweep experiments/smoke.py`"
         )
-    rows = stored_rows(study, stores.storage)
+    return stored(study, stores.storage)
+
+
+def table(study: str, stores: Stores) -> list[Arm]:
+    """The rows of a stored study's arms, as far as they are.
+
+    Raises:
+        UsageError, MissingError: as `find`.
+    """
+    rows = find(study, stores).rows
     store = Store(stores.root)
     keys = {row.arm: str(row.attrs["untrained"]) for row in rows if "untrained" in row.attrs}
     found = {arm: store.untrained(key) for arm, key in sorted(keys.items(), key=_whole_first)}

@@ -5,6 +5,7 @@ each arm has a TPE sampler of its own, rebuilt from that arm's trials, so that n
 another's losses and a resumed study draws what it would have drawn (law 7).
 """
 
+import dataclasses
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -188,14 +189,31 @@ class Ledger:
         return {name: _distribution(values) for name, values in space.items()}
 
 
-def stored_rows(name: str, storage: str) -> list[Row]:
-    """Trials of a stored study, for those who only look.
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A study as its storage knows it: base spec, hashes of weights and corpus, trials."""
+
+    base: TrialSpec
+    weights: str
+    corpus: str
+    rows: list[Row]
+
+    def spec(self, row: Row) -> TrialSpec:
+        """What a trial ran."""
+        return dataclasses.replace(self.base, **dict(row.params))  # type: ignore[arg-type]
+
+
+def stored(name: str, storage: str) -> Stored:
+    """A stored study, for those who only look.
 
     Raises:
         UsageError: no such study; the message names those there are.
     """
     study = _connect(storage, name, create=False)
-    return [_row(trial) for trial in study.get_trials(deepcopy=False)]
+    definition = study.user_attrs["definition"]
+    base = TrialSpec(**definition["base"])
+    rows = [_row(trial) for trial in study.get_trials(deepcopy=False)]
+    return Stored(base, definition["weights"], definition["corpus"], rows)
 
 
 def _connect(storage: str, name: str, *, create: bool) -> optuna.Study:

@@ -5,7 +5,7 @@ copied, so a quantised base is shared by all arms of a study. Cutting a layer eq
 write nothing into the residual stream (law 1).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -138,22 +138,32 @@ class Silent(nn.Module):
         return nothing, None
 
 
-def silence(model: PreTrainedModel, halves: Sequence[str]) -> None:
-    """Let halves write nothing by zeroing their last matrix: a plain model, the same logits.
+def dense(model: PreTrainedModel, parts: Sequence[Part]) -> Callable[[], None]:
+    """`remove`, for a model that is to be saved: call the result once it is, adapters merged.
 
-    A half layer has no form of its own in a saved checkpoint; this is it.
+    A half layer has no form of its own in a checkpoint. The call puts the halves back with their
+    last matrix zeroed: a plain model, the same logits.
     """
     _, _, layers = decoder_layers(model)
-    for half in halves:
-        kind, index = half.split(":")
-        layer, child = half_of(layers[int(index)], kind)
-        matrices = [
-            module
-            for module in layer.get_submodule(child).modules()
-            if any(p.ndim == 2 for p in module.parameters(recurse=False))
-        ]
-        for parameter in matrices[-1].parameters(recurse=False):
-            nn.init.zeros_(parameter)
+    halves = [part.split(":") for part in parts if isinstance(part, str)]
+    places = [half_of(layers[int(index)], kind) for kind, index in halves]
+    originals = [layer.get_submodule(child) for layer, child in places]
+    remove(model, parts)
+
+    def put_back() -> None:
+        for (layer, child), module in zip(places, originals, strict=True):
+            if hasattr(module, "layer_idx"):
+                setattr(module, "layer_idx", layer.get_submodule(child).layer_idx)  # noqa: B010
+            setattr(layer, child, module)
+            matrices = [
+                inner
+                for inner in module.modules()
+                if any(p.ndim == 2 for p in inner.parameters(recurse=False))
+            ]
+            for parameter in matrices[-1].parameters(recurse=False):
+                nn.init.zeros_(parameter)
+
+    return put_back
 
 
 def _apply(

@@ -12,7 +12,7 @@ from mlflow import MlflowClient
 
 from pressft import cli
 
-COMMANDS = ["corpus", "scan", "run", "sweep", "status", "ui", "demo"]
+COMMANDS = ["corpus", "scan", "run", "sweep", "status", "export", "ui", "demo"]
 
 
 @dataclass(frozen=True)
@@ -78,6 +78,7 @@ MISTAKES = [
     (("scan", "--corpus", "c"), 4, "no corpus folder c"),
     (("scan", "--corpus", "invented", "--window", "1"), 2, "window 1: choose at least 2"),
     (("scan", "--corpus", "invented", "--model", "qwen"), 2, "model 'qwen': no such folder"),
+    (("export", "nothing", "out"), 2, "no study 'nothing'"),
     (("ui",), 5, "no runs in mlruns"),
 ]
 

@@ -11,8 +11,8 @@ FLOORS = [
     {"design", "corpus", "tiny", "results", "intervals"},
     {"duplicates", "newsroom", "surgery", "blocks", "models", "tracking"},
     {"invented", "adapters", "scoring", "study", "arms"},
-    {"training", "runs", "console", "corpora", "status", "scan"},
-    {"trial", "survey"},
+    {"training", "runs", "console", "corpora", "status", "scan", "export"},
+    {"trial", "survey", "export"},
     {"sweep"},
     {"demo"},
     {"cli"},
@@ -25,17 +25,8 @@ DOORS = {
     "bitsandbytes": {"models"},
     "scrapy": set(),
     "torch": {
-        *{
-            "surgery",
-            "models",
-            "tiny",
-            "adapters",
-            "blocks",
-            "scoring",
-            "training",
-            "trial",
-            "scan",
-        },
+        *("surgery", "models", "tiny", "adapters", "blocks"),
+        *("scoring", "training", "trial", "scan", "export"),
     },
 }
 

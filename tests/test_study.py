@@ -10,7 +10,7 @@ import pytest
 from pressft.design import Choices, Range, Study
 from pressft.errors import MissingError, RefusedError, UsageError
 from pressft.spec import TrialSpec
-from pressft.study import Ledger, Ticket, stored_rows
+from pressft.study import Ledger, Ticket, stored
 
 BASE = TrialSpec(model="tiny-llama", corpus="invented")
 ARMS = Choices("none", "first", "last")
@@ -136,7 +136,7 @@ def test_plain_optuna_opens_the_storage_and_sees_the_parameters(storage: str) ->
 def test_an_unknown_study_is_refused_with_those_there_are(storage: str) -> None:
     Ledger(GRID, storage, IDENTITY)
     with pytest.raises(UsageError, match="no study 'gird': the storage holds grid"):
-        stored_rows("gird", storage)
+        stored("gird", storage)
 
 
 @pytest.mark.parametrize("url", ["sqlite:////nowhere/optuna.db", "nonsense", "oracle://x/y"])

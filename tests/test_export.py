@@ -1,0 +1,141 @@
+"""An exported checkpoint is the trained model, to a process that has only transformers."""
+
+import dataclasses
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pressft import export, status, sweep
+from pressft.design import Choices, Study
+from pressft.errors import RefusedError, UsageError
+from pressft.spec import TrialSpec
+from pressft.status import Stores
+
+BASE = TrialSpec(
+    model="tiny-llama",
+    corpus="invented",
+    rank=4,
+    learning_rate=5e-3,
+    tokens=2048,
+    batch=4,
+    block=64,
+    window=128,
+    validation_tokens=1000,
+)
+ARMS = ("none", "middle", "mlp:1,0", "attention:0")
+PLAIN = """
+import json, sys, torch, transformers
+assert "pressft" not in sys.modules and "peft" not in sys.modules
+promise = json.load(open(sys.argv[1] + "/promise.json"))
+model = transformers.AutoModelForCausalLM.from_pretrained(sys.argv[1] + "/model")
+logits = model(torch.tensor([promise["input_ids"]])).logits[0, -1]
+print(float((logits - torch.tensor(promise["last_logits"])).abs().max()))
+tokenizer = transformers.AutoTokenizer.from_pretrained(sys.argv[1] + "/model")
+print(model.config.num_hidden_layers, tokenizer.decode(tokenizer("A tram.")["input_ids"]))
+"""
+
+
+class Quiet:
+    """A reporter that tells nobody."""
+
+    def setup(self, what: str, done: float, of: float) -> None:
+        """Nothing."""
+
+    def plan(self, title: str, units: int) -> None:
+        """Nothing."""
+
+    def advance(self, what: str, units: int) -> None:
+        """Nothing."""
+
+    def say(self, line: str) -> None:
+        """Nothing."""
+
+
+def quiet(*_: object) -> None:
+    """Tell nobody."""
+
+
+@pytest.fixture(scope="module")
+def stores(tmp_path_factory: pytest.TempPathFactory) -> Stores:
+    made = Stores(tmp_path_factory.mktemp("export") / "mlruns")
+    sweep.run(Study("cuts", BASE, {"remove": Choices(*ARMS)}), Quiet(), made)
+    return made
+
+
+@pytest.mark.parametrize(
+    ("arm", "layers"), [("none", 4), ("middle", 3), ("mlp:1,0", 3), ("attention:0", 4)]
+)
+def test_law_3_an_export_is_the_trained_model_in_plain_transformers(
+    stores: Stores, arm: str, layers: int, tmp_path: Path
+) -> None:
+    folder = tmp_path / "out"
+    receipt = export.export("cuts", arm, folder, stores, quiet)
+    (row,) = [row for row in status.table("cuts", stores) if row.arm == arm]
+    assert row.trained is not None
+    assert receipt.perplexity == pytest.approx(row.trained.perplexity, rel=1e-4)
+    done = subprocess.run(
+        [sys.executable, "-c", PLAIN, str(folder)], capture_output=True, text=True, check=True
+    )
+    apart, shape = done.stdout.strip().splitlines()
+    assert float(apart) < 1e-3
+    assert shape == f"{layers} A tram."
+    removal = json.loads((folder / "adapter" / "removal.json").read_text())
+    assert removal["parts"] == list(row.parts)
+    text = (folder / "README.md").read_text()
+    for fact in (status.find("cuts", stores).corpus, "rank 4", "licence of the base", "95%"):
+        assert fact in text
+
+
+def test_without_an_arm_the_best_cut_one_by_validation_is_taken(
+    stores: Stores, tmp_path: Path
+) -> None:
+    receipt = export.export("cuts", None, tmp_path / "out", stores, quiet)
+    rows = status.find("cuts", stores).rows
+    cut = [row for row in rows if row.arm != "none"]
+    assert receipt.trial == min(cut, key=lambda row: row.value or math.inf).number
+
+
+@pytest.mark.parametrize(
+    ("study", "arm", "message"),
+    [
+        ("cuts", "last", "no finished trial of arm 'last'; finished: none, middle"),
+        ("cut", None, "no study"),
+    ],
+)
+def test_what_is_not_there_is_refused_by_name(
+    stores: Stores, study: str, arm: str | None, message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(UsageError, match=message):
+        export.export(study, arm, tmp_path / "out", stores, quiet)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_holds_something_is_left_alone(stores: Stores, tmp_path: Path) -> None:
+    (tmp_path / "mine").write_text("mine")
+    with pytest.raises(RefusedError, match="exists and holds something"):
+        export.export("cuts", None, tmp_path, stores, quiet)
+    assert [file.name for file in tmp_path.iterdir()] == ["mine"]
+
+
+def test_a_checkpoint_that_breaks_the_promise_is_refused_and_nothing_is_left(
+    stores: Stores, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    best = status.by_arm(status.find("cuts", stores).rows, export.Store(stores.root))["middle"][0]
+    other = dataclasses.replace(
+        best, result=dataclasses.replace(best.result, test=best.result.test[:1])
+    )
+    monkeypatch.setattr(export, "_best", lambda *_: other)
+    with pytest.raises(RefusedError, match="the checkpoint is another model: logits"):
+        export.export("cuts", "middle", tmp_path / "out", stores, quiet)
+    assert not list(tmp_path.iterdir())
+
+
+def test_without_the_converter_a_clear_word_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", "")
+    assert "convert_hf_to_gguf.py of llama.cpp is not on the PATH" in export.to_gguf(tmp_path)
