@@ -15,8 +15,6 @@ from pressft.errors import PressftError
 from pressft.spec import ScanSpec, TrialSpec
 
 if TYPE_CHECKING:
-    from pressft.arms import Arm
-    from pressft.survey import Scan
     from pressft.sweep import Outcome
 
 ROOT = Path("mlruns")
@@ -45,6 +43,7 @@ def corpus(
 ) -> None:
     """Verify a corpus and show its counts, dates, languages, duplicates, splits, fingerprint."""
     from pressft import corpus as room
+    from pressft import show
 
     found = room.read(folder)
     if export:
@@ -52,7 +51,7 @@ def corpus(
             typer.echo(line)
         return
     summary = dataclasses.asdict(room.summary(found))
-    typer.echo(json.dumps(summary, indent=2) if as_json else _described(summary))
+    show.corpus(summary, as_json=as_json)
 
 
 @app.command()
@@ -66,12 +65,12 @@ def sweep(
     as_json: Json = False,
 ) -> None:
     """Run a study, or go on with it where it was left; print its table."""
-    from pressft import console, corpora, design
+    from pressft import console, corpora, design, show
     from pressft.status import Stores
 
     study = design.load(file)
     if dry_run:
-        _print_plan(study, as_json=as_json)
+        show.plan(study, as_json=as_json)
         return
     corpora.find(study.base.corpus)  # found missing before seconds of imports
     with console.reporter() as report:
@@ -88,9 +87,10 @@ def status(
     as_json: Json = False,
 ) -> None:
     """Show the table of a study, as far as it is."""
+    from pressft import show
     from pressft import status as room
 
-    _print_arms(room.table(study, room.Stores(ROOT, storage)), as_json=as_json)
+    show.arms(room.table(study, room.Stores(ROOT, storage)), as_json=as_json)
 
 
 @app.command()
@@ -113,7 +113,7 @@ def export(
         receipt = room.export(study, arm, folder, stores, report.setup)
         converted = room.to_gguf(folder) if gguf else ""
     if as_json:
-        typer.echo(json.dumps(dataclasses.asdict(receipt) | {"folder": str(folder)}, indent=2))
+        typer.echo(json.dumps(dataclasses.asdict(receipt), indent=2, default=str))
     else:
         typer.echo(
             f"{folder}: trial {receipt.trial} of arm {receipt.arm}, test perplexity "
@@ -140,7 +140,7 @@ def run(as_json: Json = False, **settings: Any) -> None:  # noqa: ANN401  (Trial
 
 def scan(as_json: Json = False, **settings: Any) -> None:  # noqa: ANN401  (ScanSpec's fields)
     """Score the removal of every layer and half layer, untrained, in one pass over the text."""
-    from pressft import console, corpora
+    from pressft import console, corpora, show
     from pressft.status import Stores
 
     spec = ScanSpec(**settings)
@@ -149,10 +149,7 @@ def scan(as_json: Json = False, **settings: Any) -> None:  # noqa: ANN401  (Scan
         from pressft import survey
 
         found = survey.run(spec, report, Stores(ROOT))
-    if as_json:
-        typer.echo(json.dumps(found.as_json(), indent=2))
-    else:
-        _print_scan(found)
+    show.scan(found, as_json=as_json)
 
 
 def _with_options_of(spec: type, function: Callable[..., None]) -> Callable[..., None]:
@@ -226,99 +223,9 @@ def main() -> None:
 
 
 def _print_outcome(outcome: "Outcome", name: str, *, as_json: bool) -> None:
-    _print_arms(outcome.arms, as_json=as_json)
+    from pressft import show
+
+    show.arms(outcome.arms, as_json=as_json)
     typer.echo(f"{name}: {outcome}. Compare the runs with: pressft ui", err=True)
     if outcome.failed:
         raise typer.Exit(1)
-
-
-def _print_arms(arms: "list[Arm]", *, as_json: bool) -> None:
-    from pressft import arms as tables
-
-    if as_json:
-        typer.echo(json.dumps([arm.as_json() for arm in arms], indent=2))
-        return
-    from rich.box import SIMPLE_HEAD
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(title=tables.CAPTION, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for position, name in enumerate(tables.HEADER):
-        header = name.replace(" ", "\n") if len(name) > 9 else name
-        table.add_column(header, justify="right" if position else "left", no_wrap=True)
-    for arm in arms:  # intervals and remarks go under their numbers: 80 columns
-        cells = [cell.replace(" [", "\n[").replace(" (", "\n(") for cell in tables.cells(arm)]
-        table.add_row(*cells)
-    console = Console()
-    console.print(table)
-    for line in tables.references(arms):
-        console.print(line, highlight=False)
-
-
-def _print_scan(scan: "Scan") -> None:
-    """A row a layer: perplexity without it, without each half, and the cheap criteria."""
-    from rich.box import SIMPLE_HEAD
-    from rich.console import Console
-    from rich.table import Table
-
-    from pressft.arms import number
-
-    layers = scan.kind("layers")
-    columns = {
-        "without": layers,
-        "no attention": scan.kind("attention"),
-        "no mlp": scan.kind("mlp"),
-    }
-    columns = {name: cuts for name, cuts in columns.items() if cuts}
-    best = {min(cuts, key=lambda cut: cut.score.loss).remove for cuts in columns.values()}
-    title = f"perplexity of {scan.model} without a layer; whole: {number(scan.base.perplexity)}"
-    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
-    for name in ("layer", *columns, "influence", "angle", "taylor"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for index, layer in enumerate(layers):
-        cells = [
-            number(cuts[index].score.perplexity) + ("*" if cuts[index].remove in best else " ")
-            for cuts in columns.values()
-        ]
-        cheap = (layer.influence, layer.angular_distance, layer.taylor)
-        table.add_row(layer.remove, *cells, *(f"{value:.3f}" for value in cheap))
-    console = Console()
-    console.print(table)
-    for cut in sorted(scan.kind("blocks"), key=lambda cut: cut.score.loss)[:3]:
-        console.print(f"without {cut.remove}: {number(cut.score.perplexity)}", highlight=False)
-    ranks = ", ".join(f"{name} {value:.2f}" for name, value in scan.correlations().items())
-    console.print(f"* the cheapest; rank correlation with the perplexity: {ranks}", highlight=False)
-
-
-def _print_plan(study: Any, *, as_json: bool) -> None:  # noqa: ANN401
-    if study.design == "grid":
-        asked = [
-            {**params, "tokens": study.spec(**params).trained_tokens} for params in study.grid()
-        ]
-    else:
-        asked = [
-            {"remove": arm, "trials": study.trials, "tokens": study.base.trained_tokens}
-            for arm in study.arms()
-        ]
-    if as_json:
-        typer.echo(json.dumps(asked, indent=2))
-        return
-    for line in asked:
-        typer.echo("  ".join(f"{name}={value}" for name, value in line.items()))
-    typer.echo(f"{study.name}: {study.n_trials} trials ({study.design})")
-
-
-def _described(summary: dict[str, Any]) -> str:
-    """A corpus summary as aligned lines."""
-    lines = []
-    for name, value in summary.items():
-        if name == "splits":
-            for split, size in value.items():
-                words = "{articles} articles, {words:,} words, {characters:,} characters"
-                lines.append((split, words.format(**size)))
-        elif isinstance(value, dict):
-            counts = ", ".join(f"{key or 'undeclared'} {n}" for key, n in value.items())
-            lines.append((name, counts))
-        else:
-            lines.append((name.replace("_", " "), str(value) if value is not None else "-"))
-    return "\n".join(f"{name:<12} {text}" for name, text in lines)

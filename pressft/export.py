@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -29,7 +29,7 @@ from pressft.status import Stores
 from pressft.study import Stored
 
 LOGIT_TOLERANCE = 1e-3  # of the largest logit: merging adds in another order
-LOSS_TOLERANCE = 1e-4  # nats a token, of the test split
+LOSS_TOLERANCE = 0.01  # nats a token, of the test split: a GPU scored in bf16, the file is fp32
 CONVERTER = "convert_hf_to_gguf.py"  # llama.cpp's; the gguf package has none
 
 
@@ -69,7 +69,7 @@ def export(
         if folder.is_dir():
             folder.rmdir()
         part.replace(folder)
-    return receipt
+    return replace(receipt, folder=folder)
 
 
 def to_gguf(folder: Path) -> str:

@@ -27,7 +27,8 @@ from transformers import PreTrainedModel
 
 from pressft import surgery
 from pressft.blocks import Document
-from pressft.scores import Cut, Score
+from pressft.cuts import Cut
+from pressft.scores import Score
 from pressft.scoring import BATCH_TOKENS, Window, windows
 from pressft.spec import HALVES, Part
 

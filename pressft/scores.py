@@ -37,20 +37,6 @@ class Score:
         return self.nats / math.log(2) / self.bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Cut:
-    """What removing `remove` costs an untrained model, and what cheap criteria say of it.
-
-    `influence` is in 0 to 2, `angular_distance` in 0 to 1, `taylor` in nats a token.
-    """
-
-    remove: str
-    score: Score
-    influence: float
-    angular_distance: float
-    taylor: float
-
-
 def total(scores: Iterable[Score]) -> Score:
     """Score of all the texts together; nats are summed exactly, so the order does not matter."""
     scores = list(scores)

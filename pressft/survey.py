@@ -4,73 +4,21 @@ The scan itself is `scan`; a result is kept under `mlruns/scans` and answered fr
 time, and logged to the MLflow experiment `scan` as curves over depth.
 """
 
-import csv
 import hashlib
-import io
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import asdict
 
 from pressft import blocks, corpora, models, scan
 from pressft.blocks import Document
 from pressft.console import Reporter
+from pressft.cuts import CRITERIA, Scan
 from pressft.results import write_atomically
-from pressft.scores import Cut, Score, spearman
 from pressft.spec import ScanSpec
 from pressft.status import Stores
 from pressft.tracking import Tracker
 
-CRITERIA = ("influence", "angular_distance", "taylor")
 SCAN_VERSION = 1  # raise it when the same settings would give other numbers
-
-
-@dataclass(frozen=True, slots=True)
-class Scan:
-    """A finished scan: the whole model and every cut, on the same text, untrained."""
-
-    model: str
-    corpus: str
-    n_layers: int
-    base: Score
-    cuts: tuple[Cut, ...]
-
-    def kind(self, kind: str) -> list[Cut]:
-        """Cuts of one kind in the order of depth: layers, attention, mlp or blocks."""
-        return [cut for cut in self.cuts if _kind(cut.remove) == kind]
-
-    def correlations(self) -> dict[str, float]:
-        """Spearman's rank correlation of each cheap criterion with the perplexity, over layers."""
-        layers = self.kind("layers")
-        losses = [cut.score.loss for cut in layers]
-        return {name: spearman([getattr(cut, name) for cut in layers], losses) for name in CRITERIA}
-
-    def as_json(self) -> dict[str, Any]:
-        """For `--json`: base, the cuts by kind, the rank correlations."""
-        return {
-            "model": self.model,
-            "corpus": self.corpus,
-            "base": {
-                "perplexity": self.base.perplexity,
-                "bits_per_byte": self.base.bits_per_byte,
-                "tokens": self.base.tokens,
-                "layers": self.n_layers,
-            },
-            **{
-                kind: [_row(cut) for cut in self.kind(kind)]
-                for kind in ("layers", "attention", "mlp", "blocks")
-                if kind == "layers" or self.kind(kind)
-            },
-            "rank_correlation": self.correlations(),
-        }
-
-    def as_csv(self) -> str:
-        """One line a cut, unrounded."""
-        out = io.StringIO()
-        writer = csv.DictWriter(out, list(_row(self.cuts[0])), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(_row(cut) for cut in self.cuts)
-        return out.getvalue()
 
 
 def run(spec: ScanSpec, report: Reporter, stores: Stores) -> Scan:
@@ -86,7 +34,7 @@ def run(spec: ScanSpec, report: Reporter, stores: Stores) -> Scan:
     key = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:16]
     path = stores.root / "scans" / f"{key}.json"
     if path.is_file():
-        return _load(path.read_text())
+        return Scan.from_json(path.read_text())
     texts = [article.text for article in found.splits.validation]
     documents = up_to(blocks.tokenize(texts, base.tokenizer), spec.tokens)
     report.plan(f"scan of {name}", sum(len(document.ids) for document in documents))
@@ -132,20 +80,3 @@ def _track(result: Scan, spec: ScanSpec, fingerprint: str, stores: Stores) -> No
             tracker.log(run_id, index, metrics)
     tracker.texts(run_id, {"scan.csv": result.as_csv()})
     tracker.finish(run_id, "FINISHED")
-
-
-def _load(text: str) -> Scan:
-    data = json.loads(text)
-    cuts = [Cut(**cut | {"score": Score(**cut["score"])}) for cut in data.pop("cuts")]
-    return Scan(**data | {"base": Score(**data["base"]), "cuts": tuple(cuts)})
-
-
-def _kind(remove: str) -> str:
-    if ":" in remove:
-        return remove.split(":")[0]
-    return "blocks" if "-" in remove else "layers"
-
-
-def _row(cut: Cut) -> dict[str, Any]:
-    numbers = {name: getattr(cut, name) for name in CRITERIA}
-    return {"remove": cut.remove, "perplexity": cut.score.perplexity, **numbers}

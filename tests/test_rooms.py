@@ -8,10 +8,10 @@ import pytest
 FLOORS = [
     {"errors"},
     {"scores", "spec", "assets"},
-    {"design", "corpus", "tiny", "results", "intervals"},
+    {"design", "corpus", "tiny", "results", "intervals", "cuts"},
     {"duplicates", "newsroom", "surgery", "blocks", "models", "tracking"},
     {"invented", "adapters", "scoring", "study", "arms"},
-    {"training", "runs", "console", "corpora", "status", "scan", "export"},
+    {"training", "runs", "console", "corpora", "status", "scan", "show"},
     {"trial", "survey", "export"},
     {"sweep"},
     {"demo"},
