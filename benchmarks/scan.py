@@ -12,7 +12,7 @@ import statistics
 import time
 from collections.abc import Callable
 
-from pressft import blocks, corpora, models, scan, scoring, surgery, survey
+from pressft import blocks, corpora, models, scan, scoring, surgery
 from pressft.scores import total
 
 
@@ -26,7 +26,7 @@ def main() -> None:
     asked = parser.parse_args()
     base = models.load(asked.model, "nf4", lambda *_: None)
     texts = [article.text for article in corpora.find(asked.corpus).splits.validation]
-    documents = survey.up_to(blocks.tokenize(texts, base.tokenizer), asked.tokens)
+    documents = blocks.up_to(blocks.tokenize(texts, base.tokenizer), asked.tokens)
     before = blocks.separators(base.tokenizer).before
     cuts = scan.parts_of(base.n_layers, halves=False, block=0)
 

@@ -74,6 +74,17 @@ def tokenize(texts: Iterable[str], tokenizer: PreTrainedTokenizerBase) -> tuple[
     )
 
 
+def up_to(documents: Sequence[Document], tokens: int) -> tuple[Document, ...]:
+    """The first documents that together hold at most `tokens`; one at least, whole."""
+    chosen: list[Document] = []
+    for document in documents:
+        tokens -= len(document.ids)
+        if chosen and tokens < 0:
+            break
+        chosen.append(document)
+    return tuple(chosen)
+
+
 def pack(documents: Sequence[Document], length: int, between: Separators) -> Tensor:
     """Documents, each with its separators, cut into full rows: (N, length) int64; the tail is
     dropped.

@@ -6,11 +6,9 @@ time, and logged to the MLflow experiment `scan` as curves over depth.
 
 import hashlib
 import json
-from collections.abc import Sequence
 from dataclasses import asdict
 
 from pressft import blocks, corpora, models, scan
-from pressft.blocks import Document
 from pressft.console import Reporter
 from pressft.cuts import CRITERIA, Scan
 from pressft.results import write_atomically
@@ -36,7 +34,7 @@ def run(spec: ScanSpec, report: Reporter, stores: Stores) -> Scan:
     if path.is_file():
         return Scan.from_json(path.read_text())
     texts = [article.text for article in found.splits.validation]
-    documents = up_to(blocks.tokenize(texts, base.tokenizer), spec.tokens)
+    documents = blocks.up_to(blocks.tokenize(texts, base.tokenizer), spec.tokens)
     report.plan(f"scan of {name}", sum(len(document.ids) for document in documents))
     whole, cuts = scan.scan(
         base.model,
@@ -51,17 +49,6 @@ def run(spec: ScanSpec, report: Reporter, stores: Stores) -> Scan:
     write_atomically(path, json.dumps(asdict(result)) + "\n")
     _track(result, spec, found.fingerprint, stores)
     return result
-
-
-def up_to(documents: Sequence[Document], tokens: int) -> list[Document]:
-    """The first documents that together hold at most `tokens`; one at least, cut if it must be."""
-    chosen: list[Document] = []
-    for document in documents:
-        tokens -= len(document.ids)
-        if chosen and tokens < 0:
-            break
-        chosen.append(document)
-    return chosen
 
 
 def _track(result: Scan, spec: ScanSpec, fingerprint: str, stores: Stores) -> None:

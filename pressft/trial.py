@@ -55,14 +55,7 @@ class Bench:
 
     def validation_subset(self, spec: TrialSpec) -> tuple[Document, ...]:
         """The first documents, by id, up to `validation_tokens`, one at least: the same always."""
-        chosen: list[Document] = []
-        room = spec.validation_tokens
-        for document in self.validation:
-            room -= len(document.ids)
-            if chosen and room < 0:
-                break
-            chosen.append(document)
-        return tuple(chosen)
+        return blocks.up_to(self.validation, spec.validation_tokens)
 
     def prompts(self) -> list[tuple[int, ...]]:
         """First words of the first validation texts: what samples continue."""
