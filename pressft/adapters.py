@@ -14,7 +14,6 @@ from pathlib import Path
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
 from safetensors.torch import save_file
-from torch import nn
 from transformers import PreTrainedModel
 
 from pressft.errors import RefusedError
@@ -92,8 +91,3 @@ def _by_old_name() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")
         yield
-
-
-def trainable(model: nn.Module) -> int:
-    """Parameters that training changes."""
-    return sum(p.numel() for p in model.parameters() if p.requires_grad)

@@ -42,14 +42,13 @@ transformers.utils.logging.disable_progress_bar()
 class Base:
     """A loaded base model, shared by all trials of a process, never changed for good.
 
-    `identity` names the weights (hub revision or hash) and `licence` their terms.
+    `identity` is a hash of config and weights.
     """
 
     name: str
     identity: str
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
-    licence: str
 
     @property
     def n_layers(self) -> int:
@@ -150,7 +149,7 @@ def load(
     if quantization == "nf4":
         _settle(model, unpack=unpack)
     progress(f"loading {name}", 1, 1)
-    return Base(name, _identity(path), model, tokenizer, licence(name))
+    return Base(name, _identity(path), model, tokenizer)
 
 
 def _settle(model: PreTrainedModel, *, unpack: bool) -> None:
