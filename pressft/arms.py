@@ -13,7 +13,7 @@ from typing import Any
 from pressft import intervals
 from pressft.intervals import Interval
 from pressft.results import TrialResult, Untrained
-from pressft.scores import Score, recovery, total
+from pressft.scores import Score, exp, recovery, total
 from pressft.spec import Part
 
 WHOLE = "none"
@@ -68,7 +68,9 @@ class Arm:
             "perplexity_untrained": _finite(self.untrained.perplexity),
             "perplexity_trained": _finite(trained.perplexity) if trained else None,
             "perplexity_interval": _pair(self.interval),
-            "ratio_to_whole": self.ratio,
+            "bits_per_byte": trained.bits_per_byte if trained else None,
+            "word_perplexity": _finite(trained.word_perplexity) if trained else None,
+            "ratio_to_whole": _finite(self.ratio) if self.ratio else None,
             "ratio_interval": _pair(self.ratio_interval),
             "recovery": self.recovery,
             "parameters": self.parameters,
@@ -137,7 +139,7 @@ def _row(
     reference = tested(whole)
     return replace(
         row,
-        ratio=math.exp(min(trained.loss - reference.loss, 700)),
+        ratio=exp(trained.loss - reference.loss),
         ratio_interval=intervals.ratio(runs, [trial.result.test for trial in whole]),
         recovery=recovery(before, trained, reference),
     )

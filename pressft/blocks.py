@@ -1,6 +1,7 @@
 """From texts to training blocks: tokenised, joined, packed without padding, put in order."""
 
 import hashlib
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -13,10 +14,11 @@ from pressft.errors import DataError
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """A text as token ids, without any special token; its size in UTF-8 bytes."""
+    """A text as token ids, without any special token; its size in UTF-8 bytes and in words."""
 
     ids: tuple[int, ...]
     bytes: int
+    words: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +70,7 @@ def tokenize(texts: Iterable[str], tokenizer: PreTrainedTokenizerBase) -> tuple[
     # verbose=False: a text longer than the context is cut into windows and blocks later
     ids = tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
     return tuple(
-        Document(tuple(row), len(text.encode()))
+        Document(tuple(row), len(text.encode()), len(re.split(r"\s+", text)))
         for row, text in zip(ids, texts, strict=True)
         if row
     )

@@ -6,14 +6,13 @@ bootstrap, Efron & Tibshirani 1993, chapter 13). Two models are compared on the 
 same documents (paired; Koehn 2004), so that what makes a text hard for both cancels out.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pressft.scores import Score
+from pressft.scores import Score, exp
 
 LEVEL = 0.95
 DRAWS = 10_000
@@ -83,8 +82,4 @@ def _shares(random: np.random.Generator, n: int, n_seeds: int) -> NDArray[np.flo
 def _percentiles(losses: NDArray[np.float64]) -> Interval:
     tail = (1 - LEVEL) / 2
     low, high = np.quantile(losses, [tail, 1 - tail])
-    return Interval(_exp(float(low)), _exp(float(high)))
-
-
-def _exp(loss: float) -> float:
-    return math.exp(loss) if loss < 709 else math.inf
+    return Interval(exp(float(low)), exp(float(high)))

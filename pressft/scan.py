@@ -88,13 +88,15 @@ def scan(
         rows += 1
         _follow(model, run, sums)
         on_tokens(row.n_counted)
-    tokens = sum(len(document.ids) for document in documents)
-    size = sum(document.bytes for document in documents)
-    whole = Score(base, tokens, size)
+    tokens, size, words = (
+        sum(counts)
+        for counts in zip(*((len(d.ids), d.bytes, d.words) for d in documents), strict=True)
+    )
+    whole = Score(base, tokens, size, words)
     return whole, [
         Cut(
             remove=_name(cut),
-            score=Score(found.nats, tokens, size),
+            score=Score(found.nats, tokens, size, words),
             influence=1 - found.cosine / tokens,
             angular_distance=found.angle / rows,
             taylor=found.taylor / tokens,

@@ -1,5 +1,7 @@
 """What a text costs a model: sums of nats over tokens, added freely and divided last.
 
+Per word and per byte as in lm-evaluation-harness: over the text as it was before tokenization.
+
 Measuring is left to `pressft.scoring`; here is only arithmetic, so that tables and reports need no
 torch. Averages of averages cannot be formed: only sums travel.
 """
@@ -11,15 +13,16 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """Summed loss over a text: natural-log units, predicted tokens, UTF-8 bytes."""
+    """Summed loss over a text: natural-log units, predicted tokens, UTF-8 bytes, words."""
 
     nats: float = 0.0
     tokens: int = 0
     bytes: int = 0
+    words: int = 0  # between white space
 
     def __add__(self, other: "Score") -> "Score":
         """Score of both texts."""
-        return Score(self.nats + other.nats, self.tokens + other.tokens, self.bytes + other.bytes)
+        return total([self, other])
 
     @property
     def loss(self) -> float:
@@ -28,8 +31,18 @@ class Score:
 
     @property
     def perplexity(self) -> float:
-        """exp of the mean loss; infinite where that leaves the range of a float."""
-        return math.exp(self.loss) if self.loss < 709 else math.inf
+        """exp of the mean loss a token."""
+        return exp(self.loss)
+
+    @property
+    def word_perplexity(self) -> float:
+        """exp of the mean loss a word: comparable between tokenizers."""
+        return exp(self.nats / self.words)
+
+    @property
+    def byte_perplexity(self) -> float:
+        """exp of the mean loss a byte: comparable between tokenizers."""
+        return exp(self.nats / self.bytes)
 
     @property
     def bits_per_byte(self) -> float:
@@ -44,6 +57,7 @@ def total(scores: Iterable[Score]) -> Score:
         math.fsum(score.nats for score in scores),
         sum(score.tokens for score in scores),
         sum(score.bytes for score in scores),
+        sum(score.words for score in scores),
     )
 
 
@@ -67,10 +81,15 @@ def spearman(a: Sequence[float], b: Sequence[float]) -> float:
 
 
 def as_rows(scores: Sequence[Score]) -> list[list[float]]:
-    """`[[nats, tokens, bytes], ...]`, for JSON."""
-    return [[score.nats, score.tokens, score.bytes] for score in scores]
+    """`[[nats, tokens, bytes, words], ...]`, for JSON."""
+    return [[score.nats, score.tokens, score.bytes, score.words] for score in scores]
 
 
 def from_rows(rows: Iterable[Sequence[float]]) -> tuple[Score, ...]:
     """Back from `as_rows`."""
-    return tuple(Score(float(nats), int(tokens), int(size)) for nats, tokens, size in rows)
+    return tuple(Score(float(nats), *map(int, counts)) for nats, *counts in rows)
+
+
+def exp(loss: float) -> float:
+    """exp, infinite where that leaves the range of a float."""
+    return math.exp(loss) if loss < 709 else math.inf

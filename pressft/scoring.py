@@ -52,7 +52,7 @@ def score(
     finally:
         model.train(training)
     return tuple(
-        Score(value, len(document.ids), document.bytes)
+        Score(value, len(document.ids), document.bytes, document.words)
         for value, document in zip(nats, documents, strict=True)
     )
 

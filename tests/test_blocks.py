@@ -15,7 +15,7 @@ documents = st.lists(st.lists(st.integers(0, 99), min_size=1, max_size=30), min_
 @given(documents, st.integers(2, 16))
 def test_packing_is_the_joined_text_without_its_tail(texts: list[list[int]], length: int) -> None:
     stream = [token for text in texts for token in [*text, 100]]
-    made = tuple(Document(tuple(text), 1) for text in texts)
+    made = tuple(Document(tuple(text), 1, 1) for text in texts)
     if len(stream) < length:
         with pytest.raises(DataError, match=f"{len(stream)} tokens, less than one block"):
             blocks.pack(made, length, Separators(100, 100))
@@ -26,7 +26,7 @@ def test_packing_is_the_joined_text_without_its_tail(texts: list[list[int]], len
 
 
 def test_a_token_that_the_model_wants_in_front_is_put_in_front() -> None:
-    rows = blocks.pack([Document((5, 6), 2), Document((7,), 1)], 7, Separators(1, 2))
+    rows = blocks.pack([Document((5, 6), 2, 1), Document((7,), 1, 1)], 7, Separators(1, 2))
     assert rows.tolist() == [[1, 5, 6, 2, 1, 7, 2]]
 
 

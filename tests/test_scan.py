@@ -21,7 +21,7 @@ BEFORE, WINDOW = 256, 24
 def documents() -> list[Document]:
     source = random.Random(0)
     sizes = (1, 9, 24, 25, 60)
-    return [Document(tuple(source.randrange(256) for _ in range(n)), n) for n in sizes]
+    return [Document(tuple(source.randrange(256) for _ in range(n)), n, n) for n in sizes]
 
 
 @pytest.fixture(params=FAMILIES)

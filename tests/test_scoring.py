@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import nn
 from transformers import PreTrainedModel
 
-from pressft import scoring, tiny
+from pressft import blocks, scoring, tiny
 from pressft.blocks import Document
 from pressft.scores import Score, from_rows, recovery, total
 
@@ -19,7 +19,7 @@ BEFORE = 256
 
 def documents(sizes: list[int], seed: int = 0) -> list[Document]:
     source = random.Random(seed)
-    return [Document(tuple(source.randrange(256) for _ in range(n)), 2 * n) for n in sizes]
+    return [Document(tuple(source.randrange(256) for _ in range(n)), 2 * n, n) for n in sizes]
 
 
 def by_hand(model: PreTrainedModel, document: Document, window: int) -> float:
@@ -68,7 +68,7 @@ def test_law_4_batch_size_and_order_do_not_matter(
 @settings(deadline=None)
 @given(st.lists(st.integers(1, 80), min_size=1, max_size=6), st.integers(2, 40))
 def test_law_4_every_token_is_counted_exactly_once(sizes: list[int], window: int) -> None:
-    texts = [Document(tuple(range(n)), n) for n in sizes]
+    texts = [Document(tuple(range(n)), n, n) for n in sizes]
     counted: list[list[int]] = [[] for _ in sizes]
     for row in scoring.windows(texts, BEFORE, window):
         assert len(row.ids) - 1 <= window
@@ -107,9 +107,27 @@ def test_greedy_continuations_end_at_the_end_of_text() -> None:
 
 def test_a_worked_example_of_perplexity_and_bits_per_byte() -> None:
     # two tokens of probability 1/2 and 1/8 over four bytes: ppl = (1/16)^(-1/2), 4 bits on 4 bytes
-    score = total([Score(math.log(2), 1, 2), Score(math.log(8), 1, 2)])
+    score = total([Score(math.log(2), 1, 2, 1), Score(math.log(8), 1, 2, 0)])
     assert score.perplexity == pytest.approx(4)
     assert score.bits_per_byte == pytest.approx(1)
+    assert score.byte_perplexity == pytest.approx(2)
+    assert score.word_perplexity == pytest.approx(16)
+
+
+def test_word_and_byte_perplexity_are_those_of_lm_evaluation_harness() -> None:
+    """Its `wikitext` task: nats of the whole text behind one prefix token, summed over texts, over
+    words split at white space and bytes of the original text (its `weighted_perplexity`)."""
+    model, tokenizer = tiny.model("tiny-llama"), tiny.tokenizer()
+    texts = ["A new  tram, finally:\n\nfaster.", "Grüße aus Ilm"]
+    found = total(scoring.score(model, blocks.tokenize(texts, tokenizer), BEFORE, 64))
+    nats = 0.0
+    for text in texts:
+        ids = torch.tensor([[BEFORE, *tokenizer(text, add_special_tokens=False)["input_ids"]]])
+        with torch.no_grad():
+            logits = model(ids).logits[0, :-1].double()
+        nats += float(nn.functional.cross_entropy(logits, ids[0, 1:], reduction="sum"))
+    assert found.word_perplexity == pytest.approx(math.exp(nats / (5 + 3)), rel=1e-5)
+    assert found.byte_perplexity == pytest.approx(math.exp(nats / (30 + 15)), rel=1e-5)
 
 
 def test_perplexity_of_a_ruined_model_is_infinite_not_an_error() -> None:
@@ -122,6 +140,6 @@ def test_recovery_is_the_share_of_the_damage_healed() -> None:
     assert recovery(whole, healed, cut) is None
 
 
-@given(st.lists(st.tuples(st.floats(0, 1e6), st.integers(1, 99), st.integers(1, 99))))
-def test_a_total_does_not_depend_on_the_order(rows: list[tuple[float, int, int]]) -> None:
+@given(st.lists(st.tuples(st.floats(0, 1e6), *[st.integers(1, 99)] * 3)))
+def test_a_total_does_not_depend_on_the_order(rows: list[tuple[float, int, int, int]]) -> None:
     assert total(from_rows(rows)) == total(from_rows(rows[::-1]))

@@ -1,0 +1,22 @@
+"""Question: which single layer of SmolLM2-135M costs least once every cut is healed alike, and does
+any cheap look at the untrained model say so beforehand?
+
+Design: one trial for each of the 30 layers and one for the whole model; equal data, order and token
+budget, the settings of the demo. The spread over all layers is what a layer drawn at random costs.
+"""
+
+from pressft.design import Choices, Study
+from pressft.spec import TrialSpec
+
+BASE = TrialSpec(
+    model="smollm2-135m",
+    corpus="corpora/demo",
+    rank=8,
+    learning_rate=5e-4,
+    tokens=8192,
+    batch=2,
+    block=256,
+    window=512,
+    validation_tokens=1536,
+)
+STUDY = Study("every-layer", BASE, {"remove": Choices("none", *range(30))})
