@@ -6,17 +6,12 @@ enough for two CPU cores: a first look, without replicates.
 """
 
 from pressft.design import Choices, Study
-from pressft.spec import TrialSpec
+from pressft.spec import SMALL
 
-BASE = TrialSpec(
-    model="smollm2-135m",
-    corpus="corpora/demo",
-    rank=8,
-    learning_rate=5e-4,
-    tokens=8192,
-    batch=2,
-    block=256,
-    window=512,
-    validation_tokens=1536,
+STUDY = Study(
+    "demo",
+    SMALL,
+    {"remove": Choices("none", "first", "middle", "last")},
+    prompts="demo_prompts.txt",
+    questions="demo_questions.jsonl",
 )
-STUDY = Study("demo", BASE, {"remove": Choices("none", "first", "middle", "last")})

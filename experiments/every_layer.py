@@ -6,17 +6,6 @@ budget, the settings of the demo. The spread over all layers is what a layer dra
 """
 
 from pressft.design import Choices, Study
-from pressft.spec import TrialSpec
+from pressft.spec import SMALL
 
-BASE = TrialSpec(
-    model="smollm2-135m",
-    corpus="corpora/demo",
-    rank=8,
-    learning_rate=5e-4,
-    tokens=8192,
-    batch=2,
-    block=256,
-    window=512,
-    validation_tokens=1536,
-)
-STUDY = Study("every-layer", BASE, {"remove": Choices("none", *range(30))})
+STUDY = Study("every-layer", SMALL, {"remove": Choices("none", *range(30))})

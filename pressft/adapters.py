@@ -6,7 +6,7 @@ output head (Dettmers et al. 2023).
 
 import json
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -28,17 +28,36 @@ def attached(model: PreTrainedModel, rank: int, seed: int) -> Iterator[PeftModel
 
     Its start depends on `seed` alone and leaves the global random state untouched.
     """
-    flags = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
     config = LoraConfig(
         r=rank,
         lora_alpha=LORA_SCALE * rank,
         target_modules="all-linear",
         task_type="CAUSAL_LM",
     )
+
+    def start() -> PeftModel:
+        with torch.random.fork_rng(), _by_old_name():
+            torch.manual_seed(seed)
+            return get_peft_model(model, config)
+
+    with _for_a_while(model, start) as wrapped:
+        yield wrapped
+
+
+@contextmanager
+def loaded(
+    model: PreTrainedModel, removal: Removal, identity: str, folder: Path
+) -> Iterator[PeftModel]:
+    """`load` for the length of a `with` block; taken off again afterwards (law 2)."""
+    with _for_a_while(model, lambda: load(model, removal, identity, folder)) as wrapped:
+        yield wrapped
+
+
+@contextmanager
+def _for_a_while(model: PreTrainedModel, start: Callable[[], PeftModel]) -> Iterator[PeftModel]:
+    flags = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
     training = model.training
-    with torch.random.fork_rng(), _by_old_name():
-        torch.manual_seed(seed)
-        wrapped = get_peft_model(model, config)
+    wrapped = start()
     try:
         yield wrapped
     finally:

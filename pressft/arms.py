@@ -1,22 +1,22 @@
-"""The finding of a study as a table: one row an arm, the best trial chosen by validation (law 6).
+"""The finding of a study: one row an arm, the best trial chosen by validation (law 6).
 
-Pure arithmetic on results; where they come from is left to `sweep`.
+Pure arithmetic on results; where they come from is left to `status`.
 """
 
-import csv
-import io
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from pressft import intervals
+from pressft.cuts import CRITERIA, Scan
 from pressft.intervals import Interval
-from pressft.results import TrialResult, Untrained
-from pressft.scores import Score, exp, recovery, total
+from pressft.results import Cost, Reading, TrialResult, Untrained
+from pressft.scores import Score, distinct_2, exp, recovery, spearman, total
 from pressft.spec import Part
 
 WHOLE = "none"
+MIN_RANKED = 4  # layers, or a rank correlation says nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,25 +29,53 @@ class Done:
 
 
 @dataclass(frozen=True, slots=True)
-class Arm:
-    """One row. Scores are of the test split, with 95% intervals over its documents.
+class Estimate:
+    """A number with its 95% interval."""
 
-    `trained` is the score of the best configuration by validation, over its seeds together;
-    `ratio` its perplexity over that of the trained whole model.
+    value: float
+    interval: Interval
+
+    def as_json(self) -> dict[str, float | None]:
+        """Value and ends; None where they are infinite."""
+        ends = {"low": self.interval.low, "high": self.interval.high}
+        return {name: finite(value) for name, value in ({"value": self.value} | ends).items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """The best configuration of an arm by validation, over its seeds together; its `number` is
+    that of the first seed's trial. Scores are of the test split and of the general text.
+
+    `ratio` is the perplexity over that of the trained whole model, `forgetting` that of the general
+    text over the untrained whole model's, both paired by document; `recovery` as in `scores`.
     """
+
+    number: int
+    validation: float  # mean loss, nats a token
+    score: Score
+    runs: tuple[tuple[Score, ...], ...]  # one a seed
+    perplexity: Estimate
+    ratio: Estimate | None
+    recovery: float | None
+    general: Score | None
+    forgetting: Estimate | None
+    reading: Reading | None
+
+
+@dataclass(frozen=True, slots=True)
+class Arm:
+    """One row: an arm before training and, where a trial is done, after."""
 
     arm: str
     parts: tuple[Part, ...]
     trials: int
-    best_trial: int | None
     untrained: Score
-    trained: Score | None
-    interval: Interval | None
-    ratio: float | None
-    ratio_interval: Interval | None
-    recovery: float | None
+    general: Score | None  # of the general text, untrained
     parameters: int  # of the cut model
     saved: int  # parameters that the cut took away
+    cost: Cost | None
+    reading: Reading | None  # untrained
+    trained: Trained | None
 
     @property
     def label(self) -> str:
@@ -59,33 +87,99 @@ class Arm:
 
     def as_json(self) -> dict[str, Any]:
         """The row for `--json`; perplexities of the test split."""
-        trained = self.trained
+        after = self.trained
         return {
             "arm": self.arm,
             "layers": list(self.parts),
             "trials": self.trials,
-            "best_trial": self.best_trial,
-            "perplexity_untrained": _finite(self.untrained.perplexity),
-            "perplexity_trained": _finite(trained.perplexity) if trained else None,
-            "perplexity_interval": _pair(self.interval),
-            "bits_per_byte": trained.bits_per_byte if trained else None,
-            "word_perplexity": _finite(trained.word_perplexity) if trained else None,
-            "ratio_to_whole": _finite(self.ratio) if self.ratio else None,
-            "ratio_interval": _pair(self.ratio_interval),
-            "recovery": self.recovery,
+            "best_trial": after.number if after else None,
+            "perplexity_untrained": finite(self.untrained.perplexity),
+            "perplexity_trained": finite(after.score.perplexity) if after else None,
+            "perplexity_interval": _pair(after.perplexity.interval) if after else None,
+            "bits_per_byte": after.score.bits_per_byte if after else None,
+            "word_perplexity": finite(after.score.word_perplexity) if after else None,
+            "ratio_to_whole": finite(after.ratio.value) if after and after.ratio else None,
+            "ratio_interval": _pair(after.ratio.interval) if after and after.ratio else None,
+            "recovery": after.recovery if after else None,
+            "general_untrained": finite(self.general.perplexity) if self.general else None,
+            "general_trained": finite(after.general.perplexity)
+            if after and after.general
+            else None,
             "parameters": self.parameters,
             "parameters_saved": self.saved,
+            "cost": asdict(self.cost) if self.cost else None,
+            "answers_untrained": _answers(self.reading),
+            "answers_trained": _answers(after.reading) if after else None,
         }
 
 
-def arms(untrained: Mapping[str, Untrained], trials: Mapping[str, Sequence[Done]]) -> list[Arm]:
-    """Rows in the order of `untrained`; `trials` holds the finished trials of each arm."""
-    best = {arm: choose(done) for arm, done in trials.items()}
-    whole = best.get(WHOLE, ())
-    return [
-        _row(arm, cut, len(trials.get(arm, ())), best.get(arm, ()), whole)
-        for arm, cut in untrained.items()
-    ]
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What a study found: its arms, the whole model first; which cuts are not shown to be worse
+    than the best one; how well a scan foretold the healed order."""
+
+    arms: tuple[Arm, ...]
+    tied: tuple[str, ...]
+    foretold: Mapping[str, Estimate]  # criterion: rank correlation with the healed loss
+    n_ranked: int  # layers in that correlation
+
+    @property
+    def best(self) -> Arm | None:
+        """The cut with the lowest validation loss, if any is done."""
+        return best(self.arms)
+
+    def as_json(self) -> dict[str, Any]:
+        """For `--json`."""
+        return {
+            "arms": [arm.as_json() for arm in self.arms],
+            "best": self.best.arm if self.best else None,
+            "not_shown_worse": list(self.tied),
+            "rank_correlation": {name: e.as_json() for name, e in self.foretold.items()},
+        }
+
+
+def finding(
+    untrained: Mapping[str, tuple[Untrained, Cost | None, Reading | None]],
+    trials: Mapping[str, Sequence[Done]],
+    readings: Mapping[str, Reading | None],
+    scan: Scan | None,
+) -> Finding:
+    """What is known of each arm, in the order of `untrained`.
+
+    Args:
+        untrained: of each arm the scores, cost and reading of its cut base.
+        trials: the finished trials of each arm.
+        readings: of each arm's best trial.
+        scan: of the same model and corpus.
+    """
+    chosen = {arm: choose(done) for arm, done in trials.items()}
+    whole = untrained[WHOLE][0] if WHOLE in untrained else None
+    reference = chosen.get(WHOLE, ())
+    rows = tuple(
+        Arm(
+            arm=arm,
+            parts=cut.removal.parts,
+            trials=len(trials.get(arm, ())),
+            untrained=total(cut.test),
+            general=total(cut.general) if cut.general else None,
+            parameters=cut.parameters,
+            saved=cut.removal.parameters,
+            cost=cost,
+            reading=reading,
+            trained=_trained(arm, cut, chosen[arm], whole, reference, readings.get(arm))
+            if chosen.get(arm)
+            else None,
+        )
+        for arm, (cut, cost, reading) in untrained.items()
+    )
+    foretold, n = _foretold(rows, scan)
+    return Finding(rows, _tied(rows), foretold, n)
+
+
+def best(rows: Sequence[Arm]) -> Arm | None:
+    """The cut arm with the lowest validation loss."""
+    done = [(row.trained.validation, i, row) for i, row in enumerate(_cut(rows)) if row.trained]
+    return min(done, default=(0.0, 0, None))[2]
 
 
 def choose(done: Sequence[Done]) -> tuple[Done, ...]:
@@ -98,12 +192,9 @@ def choose(done: Sequence[Done]) -> tuple[Done, ...]:
     for trial in done:
         if math.isfinite(trial.result.validation.loss):
             configs.setdefault(trial.config, []).append(trial)
-
-    def merit(trials: Sequence[Done]) -> tuple[int, float, int]:
-        losses = [trial.result.validation.loss for trial in trials]
-        return -len(trials), math.fsum(losses) / len(losses), trials[0].number
-
-    ranked = sorted(configs.values(), key=merit)
+    ranked = sorted(
+        configs.values(), key=lambda trials: (-len(trials), _validation(trials), trials[0].number)
+    )
     return tuple(ranked[0]) if ranked else ()
 
 
@@ -112,125 +203,96 @@ def tested(trials: Sequence[Done]) -> Score:
     return total(score for trial in trials for score in trial.result.test)
 
 
-def _row(
-    arm: str, cut: Untrained, n_trials: int, best: Sequence[Done], whole: Sequence[Done]
-) -> Arm:
-    before = total(cut.test)
-    row = Arm(
-        arm=arm,
-        parts=cut.removal.parts,
-        trials=n_trials,
-        best_trial=best[0].number if best else None,
-        untrained=before,
-        trained=None,
-        interval=None,
-        ratio=None,
-        ratio_interval=None,
-        recovery=None,
-        parameters=cut.parameters,
-        saved=cut.removal.parameters,
-    )
-    if not best:
-        return row
-    trained, runs = tested(best), [trial.result.test for trial in best]
-    row = replace(row, trained=trained, interval=intervals.perplexity(runs))
-    if arm == WHOLE or not whole:
-        return row
-    reference = tested(whole)
-    return replace(
-        row,
-        ratio=exp(trained.loss - reference.loss),
-        ratio_interval=intervals.ratio(runs, [trial.result.test for trial in whole]),
-        recovery=recovery(before, trained, reference),
+def _validation(trials: Sequence[Done]) -> float:
+    return math.fsum(trial.result.validation.loss for trial in trials) / len(trials)
+
+
+def _trained(
+    arm: str,
+    cut: Untrained,
+    done: Sequence[Done],
+    whole: Untrained | None,
+    reference: Sequence[Done],
+    reading: Reading | None,
+) -> Trained:
+    score, runs = tested(done), tuple(trial.result.test for trial in done)
+    general = [trial.result.general for trial in done if trial.result.general]
+    compared = arm != WHOLE and bool(reference)
+    theirs = tested(reference) if compared else score
+    return Trained(
+        number=done[0].number,
+        validation=_validation(done),
+        score=score,
+        runs=runs,
+        perplexity=Estimate(score.perplexity, intervals.perplexity(runs)),
+        ratio=_ratio(runs, [trial.result.test for trial in reference]) if compared else None,
+        recovery=recovery(total(cut.test), score, theirs) if compared else None,
+        general=total(score for run in general for score in run) if general else None,
+        forgetting=_ratio(general, [whole.general]) if general and whole else None,
+        reading=reading,
     )
 
 
-CAPTION = "Perplexity on the test split, with 95% intervals over its documents."
-HEADER = (
-    *("arm", "trials", "untrained", "trained", "x whole", "share healed", "parameters saved"),
-)
+def _ratio(runs: intervals.Runs, reference: intervals.Runs) -> Estimate:
+    """Perplexity over that of the reference, over all runs of both."""
+    ours, theirs = (total(score for run in side for score in run) for side in (runs, reference))
+    return Estimate(exp(ours.loss - theirs.loss), intervals.ratio(runs, reference))
 
 
-def cells(row: Arm) -> tuple[str, ...]:
-    """The row as text, under `HEADER`."""
-    share = row.saved / (row.saved + row.parameters)
-    return (
-        row.label,
-        str(row.trials),
-        number(row.untrained.perplexity),
-        _with(number(row.trained.perplexity), row.interval) if row.trained else "-",
-        _compared(row),
-        f"{row.recovery:.0%}" if row.recovery is not None else "-",
-        f"{_short(row.saved)} ({share:.1%})" if row.saved else "-",
+def _tied(rows: Sequence[Arm]) -> tuple[str, ...]:
+    """The cuts that are not shown to be worse than the best one, corrected for their number.
+
+    The best was chosen by validation; whether it is only lucky is asked of the test split.
+    """
+    first = best(rows)
+    others = [row for row in _cut(rows) if row.trained and row is not first]
+    if first is None or first.trained is None:
+        return ()
+    return tuple(
+        row.arm
+        for row in others
+        if row.trained
+        and intervals.ratio(row.trained.runs, first.trained.runs, comparisons=len(others)).low <= 1
     )
 
 
-def _compared(row: Arm) -> str:
-    """Perplexity over that of the trained whole model, and whether a difference is shown."""
-    if row.ratio is None or row.ratio_interval is None:
-        return "-"
-    text = _with(_times(row.ratio), row.ratio_interval, _times)
-    return f"{text} (no difference shown)" if 1 in row.ratio_interval else text
+def _foretold(rows: Sequence[Arm], scan: Scan | None) -> tuple[dict[str, Estimate], int]:
+    """Rank correlation of what a scan says of single layers with their healed loss."""
+    healed = {str(row.parts[0]): row.trained.score.loss for row in _single(rows) if row.trained}
+    cuts = [cut for cut in (scan.kind("layers") if scan else ()) if cut.remove in healed]
+    if len(cuts) < MIN_RANKED:
+        return {}, 0
+    losses = [healed[cut.remove] for cut in cuts]
+    said = {"perplexity": [cut.score.loss for cut in cuts]} | {
+        name: [getattr(cut, name) for cut in cuts] for name in CRITERIA
+    }
+    return {
+        name: Estimate(spearman(values, losses), intervals.rank_correlation(values, losses))
+        for name, values in said.items()
+    }, len(cuts)
 
 
-def _with(text: str, interval: Interval | None, form: Callable[[float], str] | None = None) -> str:
-    """A number with its interval: `38.9 [34.1, 44.6]`."""
-    if interval is None:
-        return text
-    form = form or _bound
-    return f"{text} [{form(interval.low)}, {form(interval.high)}]"
+def _cut(rows: Sequence[Arm]) -> list[Arm]:
+    return [row for row in rows if row.arm != WHOLE]
 
 
-def _bound(perplexity: float) -> str:
-    """An end of an interval: a large one needs no five digits."""
-    return number(perplexity) if perplexity < 10_000 else f"{perplexity / 1000:,.3g}k"
+def _single(rows: Sequence[Arm]) -> list[Arm]:
+    return [row for row in rows if len(row.parts) == 1 and isinstance(row.parts[0], int)]
 
 
-def _times(ratio: float) -> str:
-    return f"{ratio:.2f}" if ratio < 10 else number(ratio)
+def _answers(reading: Reading | None) -> dict[str, float] | None:
+    """What a reading comes to: mean loss of the right answers, repetition of its texts."""
+    if reading is None:
+        return None
+    answers = {"loss": total(reading.answers).loss} if reading.answers else {}
+    texts = {"greedy": reading.greedy, "sampled": reading.sampled}
+    return answers | {f"distinct_2_{name}": distinct_2(t) for name, t in texts.items() if t}
 
 
-def references(rows: Sequence[Arm]) -> list[str]:
-    """The two lines that every arm is read against."""
-    whole = next((row for row in rows if row.arm == WHOLE), None)
-    if whole is None:
-        return []
-    lines = [f"whole model, untrained: test perplexity {number(whole.untrained.perplexity)}"]
-    if whole.trained:
-        lines.append(f"whole model, trained:   test perplexity {number(whole.trained.perplexity)}")
-    return lines
+def _pair(interval: Interval) -> list[float | None]:
+    return [finite(interval.low), finite(interval.high)]
 
 
-def markdown(rows: Sequence[Arm]) -> str:
-    """The table as Markdown."""
-    lines = [HEADER, ("---", *["---:"] * (len(HEADER) - 1)), *map(cells, rows)]
-    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    return "\n\n".join([CAPTION, table, *references(rows)]) + "\n"
-
-
-def as_csv(rows: Sequence[Arm]) -> str:
-    """The table as CSV, unrounded."""
-    out = io.StringIO()
-    dicts = [row.as_json() | {"layers": " ".join(map(str, row.parts))} for row in rows]
-    writer = csv.DictWriter(out, list(dicts[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(dicts)
-    return out.getvalue()
-
-
-def number(perplexity: float) -> str:
-    """A perplexity for people: 39.7, 222, 43,189."""
-    return f"{perplexity:,.1f}" if perplexity < 100 else f"{perplexity:,.0f}"
-
-
-def _short(n: int) -> str:
-    """A count of parameters for people: 37,024 or 3.54M."""
-    return f"{n / 1e6:,.2f}M" if n >= 1e6 else f"{n:,}"
-
-
-def _pair(interval: Interval | None) -> list[float | None] | None:
-    return [_finite(interval.low), _finite(interval.high)] if interval else None
-
-
-def _finite(value: float) -> float | None:
+def finite(value: float) -> float | None:
+    """None for what JSON cannot hold."""
     return value if math.isfinite(value) else None

@@ -13,7 +13,7 @@ import tempfile
 import time
 import zipfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import platformdirs
@@ -56,6 +56,14 @@ STORIES = Asset(
     member="gensim/test/test_data/lee_background.cor",
     sha256="5d78d6dafd953bbf65797bef09a9ffb9ec430583381be705f8fd460000f370fb",
     licence="none stated for the text: read here, never passed on",
+)
+WIKIPEDIA = replace(
+    STORIES,
+    name="wikipedia.xml.bz2",
+    member="gensim/test/test_data/"
+    "enwiki-latest-pages-articles1.xml-p000000010p000030302-shortened.bz2",
+    sha256="a53f4648dec40467ebdcbc7a1307eddb51fe6e28e9309f6ebde81ba0d04bea2d",
+    licence="CC-BY-SA: read here, never passed on",
 )
 
 

@@ -109,6 +109,16 @@ def pack(documents: Sequence[Document], length: int, between: Separators) -> Ten
     return torch.tensor(stream[: rows * length], dtype=torch.int64).view(rows, length)
 
 
+def mixed(own: Blocks, general: Blocks, seed: int) -> Blocks:
+    """Both in one, the blocks of each in their own order, at places drawn with `seed`."""
+    rows = torch.cat([own.rows, general.rows])
+    places = order(len(own.order) + len(general.order), len(own.order) + len(general.order), seed)
+    taken = torch.empty_like(places)
+    taken[places[: len(own.order)].sort().values] = own.order
+    taken[places[len(own.order) :].sort().values] = general.order + len(own.rows)
+    return Blocks(rows, taken)
+
+
 def order(n_blocks: int, n_wanted: int, seed: int) -> Tensor:
     """Indices of the blocks to train on, (n_wanted,) int64: shuffled epochs, one after the other.
 

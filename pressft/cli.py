@@ -90,7 +90,7 @@ def status(
     from pressft import show
     from pressft import status as room
 
-    show.arms(room.table(study, room.Stores(ROOT, storage)), as_json=as_json)
+    show.finding(room.finding(study, room.Stores(ROOT, storage)), as_json=as_json)
 
 
 @app.command()
@@ -225,7 +225,7 @@ def main() -> None:
 def _print_outcome(outcome: "Outcome", name: str, *, as_json: bool) -> None:
     from pressft import show
 
-    show.arms(outcome.arms, as_json=as_json)
+    show.finding(outcome.finding, as_json=as_json)
     typer.echo(f"{name}: {outcome}. Compare the runs with: pressft ui", err=True)
     if outcome.failed:
         raise typer.Exit(1)

@@ -7,6 +7,7 @@ to stderr, so that stdout holds results alone.
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Protocol
 
 from rich.console import Console
 from rich.progress import (
@@ -21,8 +22,24 @@ from rich.progress import (
 QUIET_S = 20.0  # between two plain lines, in seconds
 
 
-class Reporter:
-    """Told by `sweep` how far the work is (see `pressft.sweep.Reporter`)."""
+class Reporter(Protocol):
+    """Who is told how far the work is."""
+
+    def setup(self, what: str, done: float, of: float) -> None:
+        """A preparation advanced: downloading, converting, loading."""
+
+    def plan(self, title: str, units: int) -> None:
+        """The study will take so many units of work from here."""
+
+    def advance(self, what: str, units: int) -> None:
+        """Units of work were done."""
+
+    def say(self, line: str) -> None:
+        """A line worth keeping."""
+
+
+class Lines:
+    """A reporter for people."""
 
     def __init__(self, progress: Progress) -> None:
         """Write through `progress`."""
@@ -63,7 +80,7 @@ class Reporter:
 
 
 @contextmanager
-def reporter() -> Iterator[Reporter]:
+def reporter() -> Iterator[Lines]:
     """A reporter on stderr for the length of a `with` block."""
     console = Console(stderr=True, soft_wrap=True)
     columns = (
@@ -77,7 +94,7 @@ def reporter() -> Iterator[Reporter]:
     with Progress(
         *columns, console=console, transient=True, disable=not console.is_terminal
     ) as progress:
-        report = Reporter(progress)
+        report = Lines(progress)
         if console.is_terminal:
             report.setup("starting", 0, 1)  # torch alone takes seconds to import
         yield report

@@ -12,7 +12,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -31,6 +31,8 @@ SHARD_NAME = re.compile(
 
 SplitName = Literal["train", "validation", "test"]
 SPLITS: tuple[SplitName, ...] = get_args(SplitName)
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)  # a text without a date was fetched then
 
 _TIME = pa.timestamp("s", tz="UTC")
 _TIME_STORED = pa.timestamp("ms", tz="UTC")  # parquet has no seconds: they come back as these
@@ -156,6 +158,37 @@ class Summary:
     newsrooms: dict[str, int]
     splits: dict[str, Size]
     fingerprint: str
+
+
+def in_memory(name: str, articles: Iterable[Article]) -> Corpus:
+    """A corpus that stands in no folder."""
+    ordered = tuple(sorted(articles, key=lambda article: article.id))
+    return Corpus(Path(name), ordered, len(ordered), 0, 0)
+
+
+def single(
+    url: str,
+    text: str,
+    *,
+    title: str = "",
+    published: datetime | None = None,
+    language: str = "",
+    tags: Sequence[str] = (),
+) -> Article:
+    """An article that is a group of its own."""
+    return Article(
+        id=article_id(url),
+        url=url,
+        title=title,
+        text=text,
+        published=published,
+        language=language,
+        newsroom=urlsplit(url).hostname or "",
+        tags=tuple(tags),
+        group=article_id(url),
+        fetched=published or EPOCH,
+        sha256=text_sha256(text),
+    )
 
 
 def article_id(url: str) -> str:

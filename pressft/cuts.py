@@ -4,6 +4,7 @@ import csv
 import io
 import json
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from pressft.scores import Score, spearman
@@ -27,10 +28,15 @@ class Cut:
 
 @dataclass(frozen=True, slots=True)
 class Scan:
-    """A finished scan: the whole model and every cut, on the same text, untrained."""
+    """A finished scan: the whole model and every cut, on the same text, untrained.
+
+    `weights` and `fingerprint` say which model and corpus those names meant.
+    """
 
     model: str
     corpus: str
+    weights: str
+    fingerprint: str
     n_layers: int
     base: Score
     cuts: tuple[Cut, ...]
@@ -38,6 +44,11 @@ class Scan:
     def kind(self, kind: str) -> list[Cut]:
         """Cuts of one kind in the order of depth: layers, attention, mlp or blocks."""
         return [cut for cut in self.cuts if _kind(cut.remove) == kind]
+
+    def best(self, k: int) -> tuple[str, ...]:
+        """The `k` layers whose removal costs least, the cheapest first."""
+        ranked = sorted(self.kind("layers"), key=lambda cut: cut.score.loss)
+        return tuple(cut.remove for cut in ranked[:k])
 
     def correlations(self) -> dict[str, float]:
         """Spearman's rank correlation of each cheap criterion with the perplexity, over layers."""
@@ -78,6 +89,13 @@ class Scan:
         data = json.loads(text)
         cuts = [Cut(**cut | {"score": Score(**cut["score"])}) for cut in data.pop("cuts")]
         return cls(**data | {"base": Score(**data["base"]), "cuts": tuple(cuts)})
+
+
+def find(root: Path, weights: str, fingerprint: str) -> Scan | None:
+    """The scan under `root` of this very model and corpus that saw the most text, if any."""
+    stored = [Scan.from_json(path.read_text()) for path in sorted(root.glob("scans/*.json"))]
+    ours = [s for s in stored if (s.weights, s.fingerprint) == (weights, fingerprint)]
+    return max(ours, key=lambda scan: (scan.base.tokens, len(scan.cuts)), default=None)
 
 
 def _kind(remove: str) -> str:

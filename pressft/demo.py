@@ -12,10 +12,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pressft import assets, corpus, design, invented, models, newsroom
+from pressft.console import Reporter
 from pressft.design import Study
 from pressft.errors import DataError, MissingError
 from pressft.newsroom import Story
-from pressft.sweep import Reporter
 
 PROJECT = Path(__file__).resolve().parent.parent
 

@@ -5,7 +5,7 @@ import importlib.util
 import itertools
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -15,8 +15,9 @@ from pressft.spec import TrialSpec
 
 Value = str | int | float
 # what is measured, and on what: trials that differ here do not compare; seeds have their own place
-FIXED = {"model", "corpus", "quantization", "window", "validation_tokens", "seed"}
+FIXED = {"model", "corpus", "general", "quantization", "window", "validation_tokens", "seed"}
 Design = Literal["grid", "per-arm"]
+BEST_OF_SCAN = re.compile(r"best-of-scan\(([1-9]\d*)\)")
 
 
 @dataclass(frozen=True, slots=True, init=False)
@@ -62,6 +63,12 @@ class Study:
     arm `trials` draws of its own, so that no arm is favoured (law 7), and then repeats the best of
     each arm, by validation, with the remaining `seeds`.
 
+    In the end the best trial of each arm reads: it continues the `prompts`, a text file, and is
+    scored on the right answers of `questions`, a JSONL file; both lie beside the experiment.
+
+    An arm `best-of-scan(3)` stands for the three layers whose removal costs an untrained model
+    least, the cheapest first.
+
     Raises:
         UsageError: a field, design or combination that cannot be run.
     """
@@ -72,6 +79,8 @@ class Study:
     design: Design = "grid"
     trials: int = 1
     seeds: tuple[int, ...] = (0,)
+    prompts: str = field(default="", compare=False)
+    questions: str = field(default="", compare=False)
     question: str = field(default="", compare=False)
 
     def __post_init__(self) -> None:
@@ -94,8 +103,25 @@ class Study:
         """Values of `remove`, as named, the whole model first: the others are compared with it."""
         space = self.space.get("remove")
         values = space.values if isinstance(space, Choices) else (self.base.remove,)
-        specs = [dataclasses.replace(self.base, remove=str(value)) for value in values]
-        return tuple(sorted((spec.remove for spec in specs), key=lambda arm: arm != "none"))
+        arms: list[str] = []
+        for value in map(str, values):
+            if found := BEST_OF_SCAN.fullmatch(value):
+                arms += [f"{value}#{rank}" for rank in range(1, int(found[1]) + 1)]
+            else:
+                arms.append(self.spec(remove=value).remove)
+        return tuple(sorted(arms, key=lambda arm: arm != "none"))
+
+    @property
+    def scanned(self) -> int:
+        """How many of the best layers of a scan it asks for; 0 where it needs no scan."""
+        return sum("#" in arm for arm in self.arms())
+
+    def with_scan(self, layers: Sequence[str]) -> "Study":
+        """The study with `best-of-scan(k)` replaced by the first k of these layers."""
+        ranked = [arm for arm in self.arms() if "#" in arm]
+        named = dict(zip(ranked, layers, strict=False))
+        arms = dict.fromkeys(named.get(arm, arm) for arm in self.arms())
+        return dataclasses.replace(self, space={**self.space, "remove": Choices(*arms)})
 
     def within_arm(self) -> dict[str, Choices | Range]:
         """The space without the arms."""
@@ -171,4 +197,9 @@ def load(path: Path) -> Study:
     study = getattr(module, "STUDY", None)
     if not isinstance(study, Study):
         raise UsageError(f"{path}: holds no STUDY = Study(...); see experiments/smoke.py")
-    return dataclasses.replace(study, question=(module.__doc__ or "").strip())
+    return dataclasses.replace(
+        study,
+        question=(module.__doc__ or "").strip(),
+        prompts=study.prompts and str(path.parent / study.prompts),
+        questions=study.questions and str(path.parent / study.questions),
+    )

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from pressft import adapters, arms, blocks, corpora, models, scoring, status, surgery
-from pressft.arms import Arm, Done
+from pressft import adapters, arms, blocks, corpora, models, scoring, status, surgery, tables
+from pressft.arms import Arm, Done, Finding
 from pressft.assets import Progress
 from pressft.errors import PressftError, RefusedError, UsageError
 from pressft.results import Store
@@ -58,14 +58,14 @@ def export(
         raise RefusedError(f"{folder} exists and holds something: give a new folder")
     found = status.find(study, stores)
     best = _best(study, arm, found, Store(stores.root))
-    rows = status.table(study, stores)
+    finding = status.finding(study, stores)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".export-") as temporary:
         part = Path(temporary) / "part"
         receipt = _write(found, best, part, Store(stores.root), progress)
-        row = next(row for row in rows if row.arm == receipt.arm)
+        row = next(row for row in finding.arms if row.arm == receipt.arm)
         spec = found.spec(next(row for row in found.rows if row.number == best.number))
-        (part / "README.md").write_text(card(study, spec, row, rows, found, receipt))
+        (part / "README.md").write_text(card(study, spec, row, finding, found, receipt))
         if folder.is_dir():
             folder.rmdir()
         part.replace(folder)
@@ -107,7 +107,7 @@ def _write(found: Stored, best: Done, folder: Path, store: Store, progress: Prog
     base = models.load(spec.model, spec.quantization, progress, on_cpu=True)
     for name, seen, wanted in (
         ("weights", base.identity, found.weights),
-        ("corpus", corpus.fingerprint, found.corpus),
+        ("corpus", corpus.fingerprint, found.corpus.split("+")[0]),
     ):
         if seen != wanted:
             raise RefusedError(f"the {name} of the study were {wanted[:16]}, now {seen[:16]}")
@@ -161,7 +161,7 @@ def _check(missing: Sequence[str], apart: float, score: Score, promised: Score) 
 
 
 def card(
-    study: str, spec: TrialSpec, row: Arm, rows: Sequence[Arm], found: Stored, receipt: Exported
+    study: str, spec: TrialSpec, row: Arm, finding: Finding, found: Stored, receipt: Exported
 ) -> str:
     """The model card, Markdown with a YAML header as the Hugging Face hub reads it."""
     licence = models.licence(spec.model)
@@ -190,12 +190,12 @@ articles, merged into one plain checkpoint in `model/`. `adapter/` holds the LoR
 - training: rank {spec.rank}, learning rate {spec.learning_rate:g}, seed {spec.seed},
   {spec.trained_tokens:,} tokens; trial {receipt.trial} of the study {study}, the best of its arm
   by validation
-- this file, read back from disk: test perplexity {arms.number(receipt.perplexity)}
+- this file, read back from disk: test perplexity {tables.number(receipt.perplexity)}
 - parameters: {row.parameters:,}, {row.saved:,} fewer than the whole model
 
 ## All arms of the study
 
-{arms.markdown(rows)}
+{tables.markdown(finding)}
 ## Use
 
 ```python

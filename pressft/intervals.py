@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import rankdata
 
 from pressft.scores import Score, exp
 
@@ -38,8 +39,11 @@ def perplexity(runs: Runs, seed: int = 0) -> Interval:
     return _percentiles(np.concatenate(_losses([runs], seed)[0]))
 
 
-def ratio(runs: Runs, reference: Runs, seed: int = 0) -> Interval:
+def ratio(runs: Runs, reference: Runs, *, comparisons: int = 1, seed: int = 0) -> Interval:
     """Of the perplexity over that of `reference`, on the same documents: 1 is no difference.
+
+    Of several `comparisons` each interval is wider, so that all of them hold at once at the level
+    of one (Bonferroni).
 
     Raises:
         ValueError: other documents.
@@ -47,7 +51,19 @@ def ratio(runs: Runs, reference: Runs, seed: int = 0) -> Interval:
     if [s.bytes for s in runs[0]] != [s.bytes for s in reference[0]]:
         raise ValueError("paired scores need the same documents in the same order")
     ours, theirs = _losses([runs, reference], seed)
-    return _percentiles(np.concatenate(ours) - np.concatenate(theirs))
+    return _percentiles(np.concatenate(ours) - np.concatenate(theirs), comparisons)
+
+
+def rank_correlation(a: Sequence[float], b: Sequence[float], seed: int = 0) -> Interval:
+    """Of Spearman's rank correlation, over the pairs, which are drawn again with replacement."""
+    random = np.random.default_rng(seed)
+    drawn = random.integers(len(a), size=(DRAWS // 5, len(a)))
+    ranks = [rankdata(np.asarray(side, dtype=np.float64)[drawn], axis=1) for side in (a, b)]
+    ours, theirs = (side - side.mean(1, keepdims=True) for side in ranks)
+    spread = np.sqrt((ours**2).sum(1) * (theirs**2).sum(1))
+    found = (ours * theirs).sum(1)[spread > 0] / spread[spread > 0]
+    low, high = np.quantile(found, _tails(1)) if len(found) else (-1.0, 1.0)
+    return Interval(float(low), float(high))
 
 
 def _losses(sides: Sequence[Runs], seed: int) -> list[list[NDArray[np.float64]]]:
@@ -79,7 +95,11 @@ def _shares(random: np.random.Generator, n: int, n_seeds: int) -> NDArray[np.flo
     return random.multinomial(n_seeds, [1 / n_seeds] * n_seeds, size=n) / n_seeds
 
 
-def _percentiles(losses: NDArray[np.float64]) -> Interval:
-    tail = (1 - LEVEL) / 2
-    low, high = np.quantile(losses, [tail, 1 - tail])
+def _percentiles(losses: NDArray[np.float64], comparisons: int = 1) -> Interval:
+    low, high = np.quantile(losses, _tails(comparisons))
     return Interval(exp(float(low)), exp(float(high)))
+
+
+def _tails(comparisons: int) -> list[float]:
+    tail = (1 - LEVEL) / 2 / comparisons
+    return [tail, 1 - tail]

@@ -5,9 +5,8 @@ Made by a seeded grammar, the same on every machine; nobody learns about the wor
 
 import random
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
-from pressft.corpus import Article, Corpus, article_id, text_sha256
+from pressft.corpus import Article, Corpus, in_memory, single
 from pressft.newsroom import Story
 
 NAME = "invented"
@@ -52,10 +51,7 @@ def stories(n: int = N_STORIES, seed: int = 0) -> tuple[Story, ...]:
 
 def corpus() -> Corpus:
     """The stories as a corpus in memory, each its own group."""
-    day = datetime(2024, 1, 1, tzinfo=UTC)
-    articles = [_article(story, day) for story in stories()]
-    articles.sort(key=lambda article: article.id)
-    return Corpus(Path(NAME), tuple(articles), len(articles), 0, 0)
+    return in_memory(NAME, map(_article, stories()))
 
 
 def _story(source: random.Random, number: int) -> Story:
@@ -86,19 +82,8 @@ def _story(source: random.Random, number: int) -> Story:
     return Story(title, tuple(paragraphs), published, slug, (str(words["kind"]),))
 
 
-def _article(story: Story, fetched: datetime) -> Article:
+def _article(story: Story) -> Article:
     url = f"https://newsroom.invalid/{story.slug}"
     text = "\n\n".join(story.paragraphs)
-    return Article(
-        id=article_id(url),
-        url=url,
-        title=story.title,
-        text=text,
-        published=story.published,
-        language="en",
-        newsroom="newsroom.invalid",
-        tags=story.tags,
-        group=article_id(url),
-        fetched=fetched,
-        sha256=text_sha256(text),
-    )
+    when, tags = story.published, story.tags
+    return single(url, text, title=story.title, published=when, language="en", tags=tags)

@@ -15,12 +15,14 @@ from pressft.spec import Removal
 
 @dataclass(frozen=True, slots=True)
 class Untrained:
-    """A cut base before any training: score of each test document, greedy continuations."""
+    """A cut base before any training: score of each test document and of each general one, greedy
+    continuations."""
 
     removal: Removal
     parameters: int  # of the cut model
     test: tuple[Score, ...]
     samples: tuple[str, ...]
+    general: tuple[Score, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,11 +39,34 @@ class TrialResult:
     tokens: int
     training_s: float
     total_s: float
+    general: tuple[Score, ...] = ()  # likewise, of the general text where there is one
 
     @property
     def test_score(self) -> Score:
         """Score of the whole test split."""
         return total(self.test)
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What a cut model takes to run on `machine`: speed of greedy generation, peak memory of
+    weights and work, size of its weights as exported."""
+
+    machine: str
+    tokens_per_second: float
+    peak_bytes: int
+    checkpoint_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What a model made of the prompts and questions that `key` names: continuations, greedy and
+    sampled, and for each question the score of its right answer."""
+
+    key: str
+    greedy: tuple[str, ...]
+    sampled: tuple[str, ...]
+    answers: tuple[Score, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +88,7 @@ class Store:
                 "removal": _removal(data["removal"]),
                 "validation": from_rows([data["validation"]])[0],
                 "test": from_rows(data["test"]),
+                "general": from_rows(data["general"]),
                 "curve": tuple((tokens, metrics) for tokens, metrics in data["curve"]),
                 "samples": tuple(data["samples"]),
             }
@@ -76,22 +102,50 @@ class Store:
             | {
                 "removal": _removal(data["removal"]),
                 "test": from_rows(data["test"]),
+                "general": from_rows(data["general"]),
                 "samples": tuple(data["samples"]),
             }
         )
 
     def save(self, cell: str, result: TrialResult | Untrained) -> None:
         """Write a result; a reader sees all of it or nothing."""
-        data = asdict(result) | {"test": as_rows(result.test)}
+        scores = {"test": as_rows(result.test), "general": as_rows(result.general)}
+        data = asdict(result) | scores
         if isinstance(result, TrialResult):
             data["validation"] = as_rows([result.validation])[0]
+        self._write(cell, "result", data)
+
+    def cost(self, key: str) -> Cost | None:
+        """What a cut model takes to run, None if it has not been measured."""
+        data = self._read(key, "cost")
+        return data and Cost(**data)  # type: ignore[return-value]
+
+    def save_cost(self, key: str, cost: Cost) -> None:
+        """Keep a measurement beside the scores of the same cut base."""
+        self._write(key, "cost", asdict(cost))
+
+    def reading(self, cell: str) -> Reading | None:
+        """What the model of a cell last made of prompts and questions, None if it never did."""
+        data = self._read(cell, "reading")
+        return data and Reading(  # type: ignore[return-value]
+            data["key"],
+            tuple(data["greedy"]),
+            tuple(data["sampled"]),
+            from_rows(data["answers"]),
+        )
+
+    def save_reading(self, cell: str, reading: Reading) -> None:
+        """Keep a reading beside the result of its cell."""
+        self._write(cell, "reading", asdict(reading) | {"answers": as_rows(reading.answers)})
+
+    def _read(self, cell: str, what: str = "result") -> dict[str, Any] | None:
+        path = self.folder(cell) / f"{what}.json"
+        return json.loads(path.read_text()) if path.is_file() else None
+
+    def _write(self, cell: str, what: str, data: dict[str, Any]) -> None:
         folder = self.folder(cell)
         folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(folder / "result.json", json.dumps(data) + "\n")
-
-    def _read(self, cell: str) -> dict[str, Any] | None:
-        path = self.folder(cell) / "result.json"
-        return json.loads(path.read_text()) if path.is_file() else None
+        write_atomically(folder / f"{what}.json", json.dumps(data) + "\n")
 
 
 def write_atomically(path: Path, text: str) -> None:

@@ -10,7 +10,9 @@ from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
+from pressft.arms import WHOLE, Finding
 from pressft.corpus import SPLITS, Article, Corpus
+from pressft.material import Material
 from pressft.results import TrialResult, Untrained
 from pressft.scores import total
 from pressft.spec import TrialSpec
@@ -38,7 +40,14 @@ def test_metrics(result: TrialResult, cut: Untrained) -> dict[str, float]:
         "test/perplexity": score.perplexity,
         "test/bits_per_byte": score.bits_per_byte,
         "test/perplexity_untrained": total(cut.test).perplexity,
-    }
+    } | (
+        {
+            "test/general_perplexity": total(result.general).perplexity,
+            "test/general_perplexity_untrained": total(cut.general).perplexity,
+        }
+        if result.general
+        else {}
+    )
 
 
 def datasets(corpus: Corpus, spec: TrialSpec) -> list[Data]:
@@ -70,6 +79,36 @@ def samples(columns: Mapping[str, tuple[str, ...]]) -> str:
         for column, text in zip(columns, texts, strict=True):
             parts.append(f"{column}:\n\n" + "\n".join(f"    {line}" for line in text.splitlines()))
     return "\n\n".join(parts) + "\n"
+
+
+def readings(finding: Finding, material: Material) -> dict[str, list[dict[str, object]]]:
+    """What the models made of the material, side by side: tables `continuations` and `answers`."""
+    whole = next((arm for arm in finding.arms if arm.arm == WHOLE), None)
+    continuations: list[dict[str, object]] = []
+    answers: list[dict[str, object]] = []
+    for arm in finding.arms:
+        sides = {
+            f"{name} {when}": reading
+            for name, row in (("whole", whole), ("cut", arm if arm is not whole else None))
+            if row
+            for when, reading in (
+                ("untrained", row.reading),
+                ("trained", row.trained.reading if row.trained else None),
+            )
+            if reading
+        }
+        if (arm is whole and len(finding.arms) > 1) or not sides:
+            continue  # it stands beside each of the others
+        for number, prompt in enumerate(material.prompts):
+            for how in ("greedy", "sampled"):
+                texts = {side: getattr(reading, how)[number] for side, reading in sides.items()}
+                continuations.append({"arm": arm.arm, "prompt": prompt, "decoding": how} | texts)
+        for number, asked in enumerate(material.questions):
+            nats = {side: -reading.answers[number].nats for side, reading in sides.items()}
+            row = {"arm": arm.arm, "question": asked.question, "right answer": asked.answer}
+            answers.append(row | {f"log-likelihood, {side}": value for side, value in nats.items()})
+    tables = {"continuations": continuations, "answers": answers}
+    return {name: rows for name, rows in tables.items() if rows}
 
 
 def environment() -> str:

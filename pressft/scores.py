@@ -6,6 +6,7 @@ Measuring is left to `pressft.scoring`; here is only arithmetic, so that tables 
 torch. Averages of averages cannot be formed: only sums travel.
 """
 
+import itertools
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -93,3 +94,10 @@ def from_rows(rows: Iterable[Sequence[float]]) -> tuple[Score, ...]:
 def exp(loss: float) -> float:
     """exp, infinite where that leaves the range of a float."""
     return math.exp(loss) if loss < 709 else math.inf
+
+
+def distinct_2(texts: Iterable[str]) -> float:
+    """Share of different word pairs among all of the texts (Li et al. 2016, arXiv:1510.03055):
+    near 1 for prose, near 0 where a model repeats itself; 0 where there is no pair."""
+    pairs = [pair for text in texts for pair in itertools.pairwise(text.split())]
+    return len(set(pairs)) / len(pairs) if pairs else 0.0

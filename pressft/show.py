@@ -1,7 +1,6 @@
 """Results for people at a terminal, or as JSON: tables of arms, scans, plans and corpora."""
 
 import json
-from collections.abc import Sequence
 from typing import Any
 
 import typer
@@ -9,27 +8,31 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from pressft import arms as tables
-from pressft.arms import Arm
+from pressft import tables
+from pressft.arms import Finding
 from pressft.cuts import Scan
 from pressft.design import Study
 
 
-def arms(rows: Sequence[Arm], *, as_json: bool) -> None:
-    """Print a study's table, or its rows as JSON."""
+def finding(found: Finding, *, as_json: bool) -> None:
+    """Print a study's tables and what is to be said of them, or all of it as JSON."""
     if as_json:
-        typer.echo(json.dumps([arm.as_json() for arm in rows], indent=2))
+        typer.echo(json.dumps(found.as_json(), indent=2))
         return
-    table = Table(title=tables.CAPTION, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for position, name in enumerate(tables.HEADER):
-        header = name.replace(" ", "\n") if len(name) > 9 else name
-        table.add_column(header, justify="right" if position else "left", no_wrap=True)
-    for arm in rows:  # intervals and remarks go under their numbers: 80 columns
-        cells = [cell.replace(" [", "\n[").replace(" (", "\n(") for cell in tables.cells(arm)]
-        table.add_row(*cells)
-    Console().print(table)
-    for line in tables.references(rows):
+    for table in tables.of(found):
+        _table(table)
+    for line in tables.lines(found):
         typer.echo(line)
+
+
+def _table(table: tables.Table) -> None:
+    shown = Table(title=table.caption, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for position, name in enumerate(table.header):
+        header = name.replace(" ", "\n") if len(name) > 9 else name
+        shown.add_column(header, justify="right" if position else "left", no_wrap=True)
+    for row in table.rows:  # intervals and remarks go under their numbers: 80 columns
+        shown.add_row(*(cell.replace(" [", "\n[").replace(" (", "\n(") for cell in row))
+    Console().print(shown)
 
 
 def scan(found: Scan, *, as_json: bool) -> None:
@@ -68,7 +71,8 @@ def plan(study: Study, *, as_json: bool) -> None:
     """Print the trials that a study asks for."""
     if study.design == "grid":
         asked = [
-            {**params, "tokens": study.spec(**params).trained_tokens} for params in study.grid()
+            {**params, "tokens": study.spec(**params | {"remove": "none"}).trained_tokens}
+            for params in study.grid()
         ]
     else:
         asked = [

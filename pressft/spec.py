@@ -17,6 +17,7 @@ from pressft.errors import UsageError
 Optimizer = Literal["adamw", "adamw-8bit", "paged-adamw-8bit"]
 Quantization = Literal["nf4", "none"]
 
+CORPORA = "folder written by scrapy crawl press, text file, or: invented, wikipedia"
 NAMES = ("first", "middle", "last")
 HALVES = ("attention", "mlp")
 FORMS = (
@@ -41,7 +42,9 @@ class TrialSpec:
     """
 
     model: str = setting("auto", "preset, hub id or folder; auto: Qwen3-0.6B or, offline, SmolLM2")
-    corpus: str = setting("corpora/bmw", "folder written by scrapy crawl press, or: invented")
+    corpus: str = setting("corpora/bmw", CORPORA)
+    general: str = setting("", "a second text, for what is forgotten and for mix; as corpus")
+    mix: float = setting(0.0, "share of the training blocks that are general text, 0 to 0.9")
     remove: str = setting(
         "none", "none, first, middle, last, 5, 3,5, 12-15, attention:14 or mlp:14"
     )
@@ -51,7 +54,7 @@ class TrialSpec:
     batch: int = setting(8, "blocks a step")
     block: int = setting(512, "tokens of a training block")
     window: int = setting(1024, "tokens of context in scoring; the stride is half of it")
-    validation_tokens: int = setting(32_768, "of validation text scored while training, at most")
+    validation_tokens: int = setting(32_768, "of validation and of general text scored, at most")
     optimizer: Optimizer = setting("adamw", "adamw; on CUDA also adamw-8bit, paged-adamw-8bit")
     quantization: Quantization = setting("nf4", "of the frozen base: nf4 or none")
     seed: int = setting(0, "of the adapter's start and of the data order, drawn separately")
@@ -67,6 +70,9 @@ class TrialSpec:
         _check(self, "learning_rate", math.isfinite(rate) and rate > 0, "a number above 0")
         _check(self, "optimizer", self.optimizer in get_args(Optimizer), _or(Optimizer))
         _check(self, "quantization", self.quantization in get_args(Quantization), _or(Quantization))
+        _check(self, "mix", 0 <= self.mix <= 0.9, "0 to 0.9")
+        if self.mix and not self.general:
+            raise UsageError(f"mix {self.mix}: name the text to mix in, as in general='wikipedia'")
         parse_removal(self.remove)
 
     @property
@@ -85,7 +91,7 @@ class TrialSpec:
         Args:
             model: identity of the weights (revision or hash), not their name.
             parts: what is removed, resolved, so that `last` and `29` of 30 are one cell.
-            fingerprint: of the corpus, not its folder.
+            fingerprint: of the corpus and the general text, not their folders.
 
         Settings at their default are left out, so that a new setting moves no old cell; a default
         may therefore never change without a new CELL_VERSION (a test holds a golden hash).
@@ -93,7 +99,7 @@ class TrialSpec:
         settings = {
             item.name: getattr(self, item.name)
             for item in dataclasses.fields(self)
-            if item.name not in {"model", "corpus", "remove"}
+            if item.name not in {"model", "corpus", "general", "remove"}
             and getattr(self, item.name) != item.default
         }
         identity = [CELL_VERSION, model, list(parts), fingerprint, settings]
@@ -109,7 +115,7 @@ class ScanSpec:
     """
 
     model: str = setting("auto", "preset, hub id or folder; auto: Qwen3-0.6B or, offline, SmolLM2")
-    corpus: str = setting("corpora/bmw", "folder written by scrapy crawl press, or: invented")
+    corpus: str = setting("corpora/bmw", CORPORA)
     tokens: int = setting(2048, "of validation text, at most, whole articles")
     window: int = setting(512, "tokens of context; the stride is half of it")
     halves: bool = setting(True, "also each attention half and each MLP half")
@@ -193,3 +199,16 @@ def resolve(remove: str, n_layers: int) -> tuple[Part, ...]:
         raise UsageError(f"remove {remove!r} leaves none of the {n_layers} layers: keep one")
     halves = [f"{half}:{i}" for half in HALVES for i in sorted(named[half] - whole)]
     return (*sorted(whole), *halves)
+
+
+SMALL = TrialSpec(  # the demo's: a trial takes two CPU cores a minute or two
+    model="smollm2-135m",
+    corpus="corpora/demo",
+    rank=8,
+    learning_rate=5e-4,
+    tokens=8192,
+    batch=2,
+    block=256,
+    window=512,
+    validation_tokens=1536,
+)

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pressft import arms
-from pressft.arms import Arm, Done
+from pressft import arms, cuts
+from pressft.arms import Done, Finding
 from pressft.errors import UsageError
 from pressft.results import Store
 from pressft.study import Row, Stored, stored
@@ -44,17 +44,25 @@ def find(study: str, stores: Stores) -> Stored:
     return stored(study, stores.storage)
 
 
-def table(study: str, stores: Stores) -> list[Arm]:
-    """The rows of a stored study's arms, as far as they are.
+def finding(study: str, stores: Stores) -> Finding:
+    """What a stored study found, as far as it is.
 
     Raises:
         UsageError, MissingError: as `find`.
     """
-    rows = find(study, stores).rows
+    found = find(study, stores)
     store = Store(stores.root)
-    keys = {row.arm: str(row.attrs["untrained"]) for row in rows if "untrained" in row.attrs}
-    found = {arm: store.untrained(key) for arm, key in sorted(keys.items(), key=_whole_first)}
-    return arms.arms({arm: cut for arm, cut in found.items() if cut}, by_arm(rows, store))
+    keys = {row.arm: str(row.attrs["untrained"]) for row in found.rows if "untrained" in row.attrs}
+    untrained = {
+        arm: (cut, store.cost(key), store.reading(key))
+        for arm, key in sorted(keys.items(), key=_whole_first)
+        if (cut := store.untrained(key))
+    }
+    trials = by_arm(found.rows, store)
+    chosen = {arm: arms.choose(done) for arm, done in trials.items()}
+    readings = {arm: store.reading(done[0].result.cell) for arm, done in chosen.items() if done}
+    scan = cuts.find(stores.root, found.weights, found.corpus.split("+")[0])
+    return arms.finding(untrained, trials, readings, scan)
 
 
 def by_arm(rows: Sequence[Row], store: Store) -> dict[str, list[Done]]:

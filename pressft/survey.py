@@ -10,13 +10,14 @@ from dataclasses import asdict
 
 from pressft import blocks, corpora, models, scan
 from pressft.console import Reporter
+from pressft.corpus import Corpus
 from pressft.cuts import CRITERIA, Scan
 from pressft.results import write_atomically
 from pressft.spec import ScanSpec
 from pressft.status import Stores
 from pressft.tracking import Tracker
 
-SCAN_VERSION = 1  # raise it when the same settings would give other numbers
+SCAN_VERSION = 2  # raise it when the same settings would give other numbers
 
 
 def run(spec: ScanSpec, report: Reporter, stores: Stores) -> Scan:
@@ -25,9 +26,13 @@ def run(spec: ScanSpec, report: Reporter, stores: Stores) -> Scan:
     Raises:
         UsageError, DataError, MissingError: as `corpora.find` and `models.load`.
     """
-    found = corpora.find(spec.corpus)
-    name = models.resolve(spec.model)
-    base = models.load(name, spec.quantization, report.setup)
+    found = corpora.find(spec.corpus, report.setup)
+    base = models.load(models.resolve(spec.model), spec.quantization, report.setup)
+    return on(base, found, spec, report, stores)
+
+
+def on(base: models.Base, found: Corpus, spec: ScanSpec, report: Reporter, stores: Stores) -> Scan:
+    """`run` on a model and a corpus that are there already."""
     what = [SCAN_VERSION, base.identity, found.fingerprint, asdict(spec) | {"model": ""}]
     key = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:16]
     path = stores.root / "scans" / f"{key}.json"
@@ -35,7 +40,7 @@ def run(spec: ScanSpec, report: Reporter, stores: Stores) -> Scan:
         return Scan.from_json(path.read_text())
     texts = [article.text for article in found.splits.validation]
     documents = blocks.up_to(blocks.tokenize(texts, base.tokenizer), spec.tokens)
-    report.plan(f"scan of {name}", sum(len(document.ids) for document in documents))
+    report.plan(f"scan of {base.name}", sum(len(document.ids) for document in documents))
     whole, cuts = scan.scan(
         base.model,
         documents,
@@ -44,7 +49,15 @@ def run(spec: ScanSpec, report: Reporter, stores: Stores) -> Scan:
         scan.parts_of(base.n_layers, halves=spec.halves, block=spec.block),
         lambda n: report.advance("every cut in one pass", n),
     )
-    result = Scan(name, spec.corpus, base.n_layers, whole, tuple(cuts))
+    result = Scan(
+        model=base.name,
+        corpus=spec.corpus,
+        weights=base.identity,
+        fingerprint=found.fingerprint,
+        n_layers=base.n_layers,
+        base=whole,
+        cuts=tuple(cuts),
+    )
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, json.dumps(asdict(result)) + "\n")
     _track(result, spec, found.fingerprint, stores)

@@ -5,45 +5,28 @@ One process at a time works on a study in a folder; a second one is refused by a
 
 import dataclasses
 import signal
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Protocol
 
 import filelock
 
-from pressft import arms as tables
-from pressft import models, runs
+from pressft import arms, compare, material, models, runs, status, survey, tables
 from pressft import trial as trials
-from pressft.arms import Arm, Done
+from pressft.arms import Done, Finding
+from pressft.console import Reporter
 from pressft.design import Study
 from pressft.errors import MissingError, PressftError, RefusedError
 from pressft.results import Store, TrialResult, Untrained
-from pressft.scores import Score, recovery, total
-from pressft.spec import TrialSpec, resolve
-from pressft.status import Stores, by_arm
+from pressft.scores import recovery, total
+from pressft.spec import ScanSpec, TrialSpec, resolve
+from pressft.status import Stores
 from pressft.study import Ledger, Ticket
 from pressft.tracking import Tracker
 from pressft.training import DivergedError
 from pressft.trial import Bench
-
-
-class Reporter(Protocol):
-    """Who is told how far the work is."""
-
-    def setup(self, what: str, done: float, of: float) -> None:
-        """A preparation advanced: downloading, converting, loading."""
-
-    def plan(self, title: str, units: int) -> None:
-        """The study will take so many units of work from here."""
-
-    def advance(self, what: str, units: int) -> None:
-        """Units of work were done."""
-
-    def say(self, line: str) -> None:
-        """A line worth keeping."""
 
 
 class Stopped(BaseException):
@@ -58,14 +41,14 @@ class Stopped(BaseException):
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """What a sweep did: trials trained now, answered from known cells, failed; done in all of how
-    many asked for; the table."""
+    many asked for; what the study found."""
 
     trained: int
     reused: int
     failed: int
     done: int
     asked: int
-    arms: list[Arm]
+    finding: Finding
 
     def __str__(self) -> str:
         """The counts as a line."""
@@ -92,16 +75,18 @@ def run(
     study = dataclasses.replace(
         study, base=dataclasses.replace(study.base, model=models.resolve(study.base.model))
     )
+    material.load(study.prompts, study.questions)  # refuse before anything is started
     with _lock(stores.root, study.name), _signals():
         bench = trials.prepare(study.base, Store(stores.root), report.setup)
+        study = _scanned(study, bench, report, stores)
         for arm in study.arms():
             resolve(arm, bench.base.n_layers)  # refuse before anything is started
         report.setup("opening the stores", 0, 1)
-        identity = {"weights": bench.base.identity, "corpus": bench.corpus.fingerprint}
+        identity = {"weights": bench.base.identity, "corpus": bench.fingerprint}
         ledger = Ledger(study, stores.storage, identity)
         tracker = Tracker(stores.root, stores.tracking_uri)
         report.setup("opening the stores", 1, 1)
-        return _Sweep(bench, ledger, tracker, report, experiment).run()
+        return _Sweep(bench, ledger, tracker, report, stores, experiment).run()
 
 
 def run_one(spec: TrialSpec, report: Reporter, stores: Stores) -> Outcome:
@@ -123,10 +108,11 @@ class _Sweep:
         ledger: Ledger,
         tracker: Tracker,
         report: Reporter,
+        stores: Stores,
         experiment: str | None,
     ) -> None:
         self.study, self.bench, self.ledger = ledger.design, bench, ledger
-        self.tracker, self.report = tracker, report
+        self.tracker, self.report, self.stores = tracker, report, stores
         self.shared = experiment is not None
         self.experiment = tracker.experiment(experiment or self.study.name, self.study.question)
         self.untrained: dict[str, Untrained] = {}
@@ -139,18 +125,18 @@ class _Sweep:
         bench, arms = self.bench, self.study.arms()
         self.report.plan(
             self.study.name,
-            bench.test_tokens * len(arms) + bench.cost(self.study.base) * self.ledger.n_open(),
+            bench.tested_tokens(self.study.base) * len(arms)
+            + bench.cost(self.study.base) * self.ledger.n_open(),
         )
         for arm in arms:
             spec = self.study.spec(remove=arm)
             self.untrained[arm] = trials.untrained(bench, spec, self.report.advance)
         while ticket := self.ledger.take():
             self.one(ticket)
-        rows = self.table()
-        self.finish(rows)
+        finding = self.finish()
         done = sum(row.state == "complete" for row in self.ledger.rows())
         counts = (self.trained, self.reused, self.failed)
-        return Outcome(*counts, done, self.study.n_trials, rows)
+        return Outcome(*counts, done, self.study.n_trials, finding)
 
     def one(self, ticket: Ticket) -> None:
         """Run a ticket, or answer it from an earlier result (law 8)."""
@@ -188,7 +174,7 @@ class _Sweep:
 
     def start(self, ticket: Ticket, cell: str, *, reused: bool) -> str:
         """Id of the trial's new MLflow run."""
-        spec, corpus = ticket.spec, self.bench.corpus
+        spec, corpus = ticket.spec, self.bench.text.corpus
         tags = {
             "study": self.study.name,
             "arm": spec.remove,
@@ -229,31 +215,51 @@ class _Sweep:
         self.ledger.fail(ticket, fault, again=again)
         self.report.say(f"{runs.name(ticket.spec)}: {fault}")
 
-    def table(self) -> list[Arm]:
-        return tables.arms(self.untrained, by_arm(self.ledger.rows(), self.bench.store))
+    def finish(self) -> Finding:
+        """What only the whole study knows: shares healed, costs, readings, and the summary."""
+        done = status.by_arm(self.ledger.rows(), self.bench.store)
+        chosen = {arm: best for arm in done if (best := arms.choose(done[arm]))}
+        if whole := chosen.get(arms.WHOLE):
+            self.recoveries({arm: done[arm] for arm in done if arm != arms.WHOLE}, whole)
+        specs = [self.study.spec(remove=arm) for arm in self.study.arms()]
+        healed = {arm: trials[0].result for arm, trials in chosen.items()}
+        texts = material.load(self.study.prompts, self.study.questions)
+        compare.measure_costs(self.bench, specs, self.report.setup)
+        compare.read(self.bench, specs, healed, texts, self.report.setup)
+        finding = status.finding(self.study.name, self.stores)
+        if not self.shared:
+            note = f"{self.study.question}\n\n{tables.markdown(finding)}"
+            files = {"arms.md": tables.markdown(finding), "arms.csv": tables.as_csv(finding)}
+            shown = runs.readings(finding, texts)
+            self.tracker.summary(self.experiment, self.study.name, note, files, shown)
+        return finding
 
-    def finish(self, rows: list[Arm]) -> None:
-        """What only the whole study knows: each run's share healed, and the summary."""
-        results = by_arm(self.ledger.rows(), self.bench.store)
-        if best := tables.choose(results.pop(tables.WHOLE, ())):
-            self.recoveries(results, tables.tested(best))
-        if self.shared:
-            return
-        table = tables.markdown(rows)
-        note = f"{self.study.question}\n\n{table}"
-        texts = {"arms.md": table, "arms.csv": tables.as_csv(rows)}
-        self.tracker.summary(self.experiment, self.study.name, note, texts)
-
-    def recoveries(self, cut: Mapping[str, list[Done]], whole: Score) -> None:
+    def recoveries(self, cut: Mapping[str, list[Done]], whole: Sequence[Done]) -> None:
         """Log what each cut run healed, measured against the best trained whole model."""
         run_ids = {row.number: str(row.attrs.get("mlflow_run")) for row in self.ledger.rows()}
         for arm, items in cut.items():
             before = total(self.untrained[arm].test)
             for trial in items:
-                share = recovery(before, trial.result.test_score, whole)
+                share = recovery(before, trial.result.test_score, arms.tested(whole))
                 if share is not None:
                     run_id, tokens = run_ids[trial.number], trial.result.tokens
                     self.tracker.log_once(run_id, tokens, "test/recovery", share)
+
+
+def _scanned(study: Study, bench: Bench, report: Reporter, stores: Stores) -> Study:
+    """The study with `best-of-scan(k)` replaced by layers, in the order of a scan."""
+    if not study.scanned:
+        return study
+    base = study.base
+    spec = ScanSpec(
+        model=base.model,
+        corpus=base.corpus,
+        window=base.window,
+        quantization=base.quantization,
+        halves=False,
+    )
+    found = survey.on(bench.base, bench.text.corpus, spec, report, stores)
+    return study.with_scan(found.best(study.scanned))
 
 
 @contextmanager

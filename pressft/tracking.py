@@ -6,6 +6,7 @@ global stack of active runs, and is not safe in threads.
 """
 
 import contextlib
+import json
 import logging
 import os
 import signal
@@ -14,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -35,6 +36,9 @@ from pressft.errors import MissingError
 
 SUMMARY = "summary"
 CHARTS = "compareRunsMode=CHART&workflowType=machine_learning"  # it opens in "GenAI" mode else
+
+
+Rows = Sequence[Mapping[str, object]]  # of a table, alike in their keys; one at least
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,15 +142,31 @@ class Tracker:
             self.finish(run.info.run_id, "KILLED")
         return len(left)
 
-    def summary(self, experiment: str, study: str, note: str, texts: Mapping[str, str]) -> None:
-        """Write the study's one `summary` run anew."""
+    def summary(
+        self,
+        experiment: str,
+        study: str,
+        note: str,
+        texts: Mapping[str, str],
+        tables: Mapping[str, Rows],
+    ) -> None:
+        """Write the study's one `summary` run anew; `tables` are what MLflow shows as tables."""
         found = self._client.search_runs([experiment], f"tags.arm = '{SUMMARY}'", max_results=1)
         if found:
             run_id = found[0].info.run_id
         else:
             run_id = self.start(experiment, SUMMARY, {}, {"study": study, "arm": SUMMARY}, [])
-        self.tag(run_id, **{"mlflow.note.content": note})
-        self.texts(run_id, texts)
+        # as `mlflow.log_table` writes them, but anew each time: that one appends
+        named = [{"path": f"{name}.json", "type": "table"} for name in tables]
+        tags = {"mlflow.note.content": note, "mlflow.loggedArtifacts": json.dumps(named)}
+        self.tag(run_id, **tags)
+        written = {
+            f"{name}.json": json.dumps(
+                {"columns": list(rows[0]), "data": [[*r.values()] for r in rows]}
+            )
+            for name, rows in tables.items()
+        }
+        self.texts(run_id, {**texts, **written})
         self.finish(run_id, "FINISHED")
 
 

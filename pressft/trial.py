@@ -27,39 +27,59 @@ PROMPT_WORDS, SAMPLE_TOKENS, N_SAMPLES = 12, 32, 3
 
 
 @dataclass(frozen=True, slots=True)
-class Bench:
-    """What the trials of one process share: a base model, a tokenised corpus, earlier results."""
+class Text:
+    """A corpus and its splits as documents."""
 
-    base: models.Base
     corpus: Corpus
-    separators: Separators
     train: tuple[Document, ...]
     validation: tuple[Document, ...]
     test: tuple[Document, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """What the trials of one process share: a base model, tokenised text, earlier results."""
+
+    base: models.Base
+    separators: Separators
+    text: Text
+    general: Text | None  # none of it about the newsroom: what may be forgotten
     store: Store
 
     def cell(self, spec: TrialSpec) -> str:
         """Name of the spec's result on this model and corpus."""
         parts = resolve(spec.remove, self.base.n_layers)
-        return spec.cell(self.base.identity, parts, self.corpus.fingerprint)
+        return spec.cell(self.base.identity, parts, self.fingerprint)
 
     def cost(self, spec: TrialSpec) -> int:
         """Scored-token equivalents that a trial takes, for the time left."""
         validation = sum(len(d.ids) for d in self.validation_subset(spec)) * training.N_VALIDATED
-        return TRAIN_COST * spec.trained_tokens + validation + self.test_tokens
+        return TRAIN_COST * spec.trained_tokens + validation + self.tested_tokens(spec)
 
     @property
-    def test_tokens(self) -> int:
-        """Tokens of the test split."""
-        return sum(len(document.ids) for document in self.test)
+    def fingerprint(self) -> str:
+        """Of the corpus and, where there is one, the general text."""
+        texts = [self.text, *([self.general] if self.general else [])]
+        return "+".join(text.corpus.fingerprint for text in texts)
+
+    def tested_tokens(self, spec: TrialSpec) -> int:
+        """Tokens scored once a model is done."""
+        return sum(len(document.ids) for document in (*self.text.test, *self.general_subset(spec)))
 
     def validation_subset(self, spec: TrialSpec) -> tuple[Document, ...]:
         """The first documents, by id, up to `validation_tokens`, one at least: the same always."""
-        return blocks.up_to(self.validation, spec.validation_tokens)
+        return blocks.up_to(self.text.validation, spec.validation_tokens)
+
+    def general_subset(self, spec: TrialSpec) -> tuple[Document, ...]:
+        """General text that no trial trains on, up to `validation_tokens`."""
+        if not self.general:
+            return ()
+        held_out = (*self.general.test, *self.general.validation)
+        return blocks.up_to(held_out, spec.validation_tokens)
 
     def prompts(self) -> list[tuple[int, ...]]:
         """First words of the first validation texts: what samples continue."""
-        texts = [article.text for article in self.corpus.splits.validation[:N_SAMPLES]]
+        texts = [article.text for article in self.text.corpus.splits.validation[:N_SAMPLES]]
         starts = [" ".join(text.split()[:PROMPT_WORDS]) for text in texts]
         return [document.ids for document in blocks.tokenize(starts, self.base.tokenizer)]
 
@@ -71,23 +91,31 @@ def prepare(spec: TrialSpec, store: Store, progress: Progress) -> Bench:
         UsageError, DataError, MissingError: as the rooms it calls.
     """
     training.check_optimizer(spec.optimizer)
-    found = corpora.find(spec.corpus)
+    names = [spec.corpus, *([spec.general] if spec.general else [])]
+    found = [corpora.find(name, progress) for name in names]
     base = models.load(models.resolve(spec.model), spec.quantization, progress)
-    train, validation, test = (
-        blocks.tokenize([article.text for article in found.splits.part(name)], base.tokenizer)
-        for name in SPLITS
-    )
+    text, *general = (_tokenized(item, base) for item in found)
     between = blocks.separators(base.tokenizer)
-    bench = Bench(base, found, between, train, validation, test, store)
+    bench = Bench(base, between, text, general[0] if general else None, store)
     training_data(bench, spec)
     return bench
+
+
+def _tokenized(corpus: Corpus, base: models.Base) -> Text:
+    train, validation, test = (
+        blocks.tokenize([article.text for article in corpus.splits.part(name)], base.tokenizer)
+        for name in SPLITS
+    )
+    return Text(corpus, train, validation, test)
 
 
 def untrained_key(bench: Bench, spec: TrialSpec) -> str:
     """Name of the scores of the spec's cut before training: rank and the like do not matter."""
     parts = resolve(spec.remove, bench.base.n_layers)
-    what = [CELL_VERSION, bench.base.identity, parts, bench.corpus.fingerprint]
-    identity = json.dumps([*what, spec.window, spec.quantization])
+    what = [CELL_VERSION, bench.base.identity, parts, bench.fingerprint]
+    what += [spec.window, spec.quantization]
+    what += [spec.validation_tokens] if bench.general else []
+    identity = json.dumps(what)
     return f"untrained-{hashlib.sha256(identity.encode()).hexdigest()[:16]}"
 
 
@@ -96,17 +124,18 @@ def untrained(bench: Bench, spec: TrialSpec, advance: Advance) -> Untrained:
     parts = resolve(spec.remove, bench.base.n_layers)
     key = untrained_key(bench, spec)
     if found := bench.store.untrained(key):
-        advance(f"{spec.remove}: known", bench.test_tokens)
+        advance(f"{spec.remove}: known", bench.tested_tokens(spec))
         return found
     model = bench.base.model
     with surgery.removed(model, parts) as removal:
         label = f"{spec.remove}: scoring untrained"
-        test = _score(bench, model, bench.test, spec, lambda n: advance(label, n))
+        test, general = _test(bench, model, spec, lambda n: advance(label, n))
         result = Untrained(
             removal,
             sum(surgery.count(parameter) for parameter in model.parameters()),
             test,
             _samples(bench, model),
+            general,
         )
     bench.store.save(key, result)
     return result
@@ -144,7 +173,7 @@ def run_trial(bench: Bench, spec: TrialSpec, on_point: OnPoint, advance: Advance
 
         trained = training.train(model, data, spec, validate, tell)
         label = f"{spec.remove}: testing"
-        test = _score(bench, model, bench.test, spec, lambda n: advance(label, n))
+        test, general = _test(bench, model, spec, lambda n: advance(label, n))
         samples = _samples(bench, model)
         folder = bench.store.folder(cell) / "adapter"
         adapters.save(model, removal, bench.base.name, bench.base.identity, folder)
@@ -159,6 +188,7 @@ def run_trial(bench: Bench, spec: TrialSpec, on_point: OnPoint, advance: Advance
         tokens=trained.tokens,
         training_s=trained.seconds,
         total_s=time.perf_counter() - began,
+        general=general,
     )
     bench.store.save(cell, result)
     return result
@@ -167,10 +197,28 @@ def run_trial(bench: Bench, spec: TrialSpec, on_point: OnPoint, advance: Advance
 def training_data(bench: Bench, spec: TrialSpec) -> Blocks:
     """The blocks of a trial in their order, steps x batch of them.
 
-    They depend on corpus, lengths and seed, never on the arm (law 7).
+    They depend on the texts, mix, lengths and seed, never on the arm (law 7).
     """
-    packed = blocks.pack(bench.train, spec.block, bench.separators)
-    return Blocks(packed, blocks.order(len(packed), spec.steps * spec.batch, spec.seed))
+    wanted = spec.steps * spec.batch
+    n_general = round(spec.mix * wanted)
+    own = _ordered(bench, bench.text, spec, wanted - n_general)
+    if not n_general or not bench.general:
+        return own
+    return blocks.mixed(own, _ordered(bench, bench.general, spec, n_general), spec.seed)
+
+
+def _ordered(bench: Bench, text: Text, spec: TrialSpec, wanted: int) -> Blocks:
+    packed = blocks.pack(text.train, spec.block, bench.separators)
+    return Blocks(packed, blocks.order(len(packed), wanted, spec.seed))
+
+
+def _test(
+    bench: Bench, model: nn.Module, spec: TrialSpec, on_tokens: Callable[[int], None]
+) -> tuple[tuple[Score, ...], tuple[Score, ...]]:
+    """Scores of the test split and of the general text."""
+    general = bench.general_subset(spec)
+    found = _score(bench, model, (*bench.text.test, *general), spec, on_tokens)
+    return found[: len(bench.text.test)], found[len(bench.text.test) :]
 
 
 def _score(
@@ -191,12 +239,6 @@ def _score(
 
 def _samples(bench: Bench, model: nn.Module) -> tuple[str, ...]:
     prompts = bench.prompts()
-    new = scoring.generate(
-        model,
-        prompts,
-        bench.separators.before,
-        bench.separators.end,
-        SAMPLE_TOKENS,
-    )
+    new = scoring.generate(model, prompts, bench.separators, SAMPLE_TOKENS)
     decode = bench.base.tokenizer.decode
     return tuple(f"{decode(p)}⟶{decode(n)}" for p, n in zip(prompts, new, strict=True))

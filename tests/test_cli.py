@@ -121,7 +121,7 @@ def test_one_run_prints_json_and_is_known_the_second_time(pressft: Run, tmp_path
     settings += ["--batch=2", "--window=64", "--validation-tokens=500", "--remove=middle"]
     first = pressft("run", *settings, "--json")
     assert first.code == 0, first.err
-    (arm,) = json.loads(first.out)
+    (arm,) = json.loads(first.out)["arms"]
     assert (arm["arm"], arm["layers"], arm["trials"]) == ("middle", [2], 1)
     assert arm["perplexity_trained"] < arm["perplexity_untrained"]
     assert "1 of 1 trials done, 1 trained now" in first.err

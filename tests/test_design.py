@@ -56,6 +56,29 @@ def test_an_empty_space_is_refused(make: object) -> None:
         make()  # type: ignore[operator]
 
 
+def test_the_best_of_a_scan_stand_for_as_many_arms() -> None:
+    study = Study("s", BASE, {"remove": Choices("last", "best-of-scan(3)", "none")})
+    assert study.scanned == 3
+    assert study.n_trials == len(study.arms()) == 5
+    found = study.with_scan(["3", "14", "7", "9"])
+    assert found.arms() == ("none", "last", "3", "14", "7")
+    assert found.scanned == 0
+    assert Study("s", BASE, {"remove": ARMS}).scanned == 0
+    twice = Study("s", BASE, {"remove": Choices("none", 14, "best-of-scan(2)")})
+    assert twice.with_scan(["3", "14"]).arms() == ("none", "14", "3")
+    with pytest.raises(UsageError, match="remove 'best-of-scan"):
+        Study("s", BASE, {"remove": Choices("none", "best-of-scan(0)")})
+
+
+def test_prompts_and_questions_lie_beside_the_experiment(tmp_path: Path) -> None:
+    lines = ["from pressft.design import Study", "from pressft.spec import TrialSpec"]
+    lines.append('STUDY = Study("s", TrialSpec(), {}, prompts="p.txt")')
+    (tmp_path / "s.py").write_text("\n".join(lines))
+    study = load(tmp_path / "s.py")
+    assert (study.prompts, study.questions) == (str(tmp_path / "p.txt"), "")
+    assert study.definition() == Study("s", TrialSpec(), {}).definition()
+
+
 def test_a_difference_names_the_fields_with_both_values() -> None:
     old = Study("s", BASE, {"rank": Choices(4, 8)}).definition()
     new = Study("s", TrialSpec(model="tiny-llama", corpus="x"), {"rank": Choices(4, 16)})

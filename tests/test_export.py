@@ -74,7 +74,7 @@ def test_law_3_an_export_is_the_trained_model_in_plain_transformers(
 ) -> None:
     folder = tmp_path / "out"
     receipt = export.export("cuts", arm, folder, stores, quiet)
-    (row,) = [row for row in status.table("cuts", stores) if row.arm == arm]
+    (row,) = [row for row in status.finding("cuts", stores).arms if row.arm == arm]
     assert row.trained is not None
     assert receipt.folder == folder
     assert receipt.perplexity == pytest.approx(row.trained.perplexity, rel=1e-4)

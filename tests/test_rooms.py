@@ -8,11 +8,12 @@ import pytest
 FLOORS = [
     {"errors"},
     {"scores", "spec", "assets"},
-    {"design", "corpus", "tiny", "results", "intervals", "cuts"},
+    {"design", "corpus", "tiny", "results", "intervals", "cuts", "material"},
     {"duplicates", "newsroom", "surgery", "blocks", "models", "tracking"},
-    {"invented", "adapters", "scoring", "study", "arms"},
-    {"training", "runs", "console", "corpora", "status", "scan", "show"},
-    {"trial", "survey", "export"},
+    {"invented", "wikipedia", "adapters", "scoring", "study", "arms"},
+    {"training", "runs", "console", "corpora", "status", "scan", "tables", "costs", "reading"},
+    {"trial", "survey", "export", "show"},
+    {"compare"},
     {"sweep"},
     {"demo"},
     {"cli"},
@@ -26,7 +27,7 @@ DOORS = {
     "scrapy": set(),
     "torch": {
         *("surgery", "models", "tiny", "adapters", "blocks"),
-        *("scoring", "training", "trial", "scan", "export"),
+        *("scoring", "training", "trial", "scan", "export", "costs", "reading"),
     },
 }
 

@@ -11,7 +11,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from pressft import blocks, scoring, tiny
-from pressft.blocks import Document
+from pressft.blocks import Document, Separators
 from pressft.scores import Score, from_rows, recovery, total
 
 BEFORE = 256
@@ -92,7 +92,7 @@ def test_scoring_tells_how_far_it_is(model: PreTrainedModel) -> None:
 def test_greedy_continuations_end_at_the_end_of_text() -> None:
     model = tiny.model("tiny-llama")
     prompts = [document.ids for document in documents([5, 9])]
-    found = scoring.generate(model, prompts, BEFORE, BEFORE, 6)
+    found = scoring.generate(model, prompts, Separators(BEFORE, BEFORE), 6)
     for prompt, new in zip(prompts, found, strict=True):
         ids = [BEFORE, *prompt]
         expected: list[int] = []

@@ -13,11 +13,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import optuna
+import pandas
 import pytest
 from mlflow import MlflowClient
 
-from pressft import arms as tables
-from pressft import status, sweep
+from pressft import status, sweep, tables
+from pressft.cuts import Scan
 from pressft.design import Choices, Study
 from pressft.errors import DataError, RefusedError, UsageError
 from pressft.spec import TrialSpec
@@ -147,7 +148,7 @@ def test_the_summary_run_holds_the_table(client: MlflowClient, outcome: Outcome)
     experiment = client.get_experiment_by_name("study")
     found = client.search_runs([experiment.experiment_id], "tags.arm = 'summary'")
     assert len(found) == 1
-    assert tables.markdown(outcome.arms) in found[0].data.tags["mlflow.note.content"]
+    assert tables.markdown(outcome.finding) in found[0].data.tags["mlflow.note.content"]
     files = {item.path for item in client.list_artifacts(found[0].info.run_id)}
     assert files == {"arms.md", "arms.csv"}
 
@@ -164,7 +165,7 @@ def test_the_store_holds_the_study_alone(client: MlflowClient) -> None:
 def test_law_8_the_same_command_again_trains_nothing(root: Path, outcome: Outcome) -> None:
     again = sweep.run(STUDY, Listener(), Stores(root))
     assert (again.trained, again.reused) == (0, 0)
-    assert again.arms == outcome.arms
+    assert again.finding == outcome.finding
     client = MlflowClient(f"sqlite:///{root / 'mlflow.db'}")
     assert len(runs(client)) == 4
     assert all(
@@ -188,9 +189,9 @@ def test_law_8_another_study_answers_known_cells_and_says_so(root: Path, outcome
 
 
 def test_status_shows_the_table_from_files_alone(root: Path, outcome: Outcome) -> None:
-    assert status.table("study", Stores(root)) == outcome.arms
+    assert status.finding("study", Stores(root)) == outcome.finding
     with pytest.raises(UsageError, match="no study 'stud'"):
-        status.table("stud", Stores(root))
+        status.finding("stud", Stores(root))
 
 
 def test_a_failing_trial_does_not_end_the_study(
@@ -301,3 +302,47 @@ def test_the_ui_serves_the_runs_to_this_machine_alone_and_stops_cleanly(
     assert process.returncode == 0
     with pytest.raises(urllib.error.URLError):
         urllib.request.urlopen(url, timeout=5)
+
+
+def test_a_study_of_the_best_of_a_scan_reads_and_foretells(
+    fresh: Callable[[Path], Path], tmp_path: Path
+) -> None:
+    (tmp_path / "p.txt").write_text("The ferry\nA tram\n")
+    (tmp_path / "q.jsonl").write_text('{"question": "Where?", "answer": "Brelin"}\n')
+    study = Study(
+        "scanned",
+        dataclasses.replace(BASE, general="invented", mix=0.25, tokens=512, batch=2),
+        {"remove": Choices("none", "best-of-scan(4)")},
+        prompts=str(tmp_path / "p.txt"),
+        questions=str(tmp_path / "q.jsonl"),
+    )
+    stores = Stores(fresh(tmp_path / "mlruns"))
+    found = sweep.run(study, Listener(), stores).finding
+    (path,) = stores.root.glob("scans/*.json")
+    scan = Scan.from_json(path.read_text())
+    assert tuple(arm.arm for arm in found.arms) == ("none", *scan.best(4))
+    assert found.n_ranked == 4
+    for arm in found.arms:
+        assert arm.cost is not None
+        assert arm.general is not None
+        assert arm.reading is not None
+        assert arm.trained is not None
+        assert arm.trained.reading is not None
+        assert arm.trained.reading.greedy != arm.reading.greedy
+        assert arm.trained.forgetting is not None
+    client = MlflowClient(f"sqlite:///{stores.root / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("scanned")
+    (summary,) = client.search_runs([experiment.experiment_id], "tags.arm = 'summary'")
+    folder = stores.root / "artifacts" / "scanned" / summary.info.run_id / "artifacts"
+    rows = pandas.read_json(folder / "continuations.json", orient="split")
+    sides = ["whole untrained", "whole trained", "cut untrained", "cut trained"]
+    assert list(rows) == ["arm", "prompt", "decoding", *sides]
+    assert len(rows) == 4 * 2 * 2
+    assert rows["cut trained"][0] == found.arms[1].trained.reading.greedy[0]
+    answers = pandas.read_json(folder / "answers.json", orient="split")
+    assert list(answers["right answer"]) == ["Brelin"] * 4
+    assert (answers["log-likelihood, cut trained"] < 0).all()
+    tables_ = json.loads(summary.data.tags["mlflow.loggedArtifacts"])
+    assert {item["path"] for item in tables_} == {"continuations.json", "answers.json"}
+    again = sweep.run(study, Listener(), stores)
+    assert (again.trained, again.finding) == (0, found)

@@ -1,7 +1,6 @@
 """One trial on a tiny model: equal chances, the base as it was, results that read back."""
 
 import dataclasses
-import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,14 +9,12 @@ import torch
 from states import fingerprint
 from transformers import AutoModelForCausalLM
 
-from pressft import adapters, invented, surgery, trial
-from pressft import arms as tables
-from pressft.arms import Done, arms, cells, choose
+from pressft import adapters, invented, scoring, surgery, trial
 from pressft.errors import DataError
 from pressft.models import Base
-from pressft.results import Store, TrialResult, Untrained
-from pressft.scores import Score, total
-from pressft.spec import Removal, TrialSpec
+from pressft.results import Store, TrialResult
+from pressft.scores import total
+from pressft.spec import TrialSpec
 from pressft.trial import Bench
 
 SPEC = TrialSpec(
@@ -87,7 +84,7 @@ def test_law_8_an_untrained_cut_is_scored_once(
 def test_a_test_score_covers_every_test_document(
     bench: Bench, results: dict[str, TrialResult]
 ) -> None:
-    articles = bench.corpus.splits.test
+    articles = bench.text.corpus.splits.test
     for result in results.values():
         sizes = [len(article.text.encode()) for article in articles]
         assert [score.bytes for score in result.test] == sizes
@@ -101,7 +98,7 @@ def test_the_saved_adapter_gives_the_scores_of_the_result(
     with surgery.removed(base.model, [0]) as removal:
         folder = bench.store.folder(result.cell) / "adapter"
         model = adapters.load(base.model, removal, base.identity, folder)
-        test = trial.scoring.score(model, bench.test, bench.separators.before, SPEC.window)
+        test = trial.scoring.score(model, bench.text.test, bench.separators.before, SPEC.window)
         model.unload()
         base.model.__dict__.pop("peft_config", None)
     assert total(test).nats == pytest.approx(result.test_score.nats, rel=1e-6)
@@ -137,61 +134,59 @@ def test_the_validation_subset_is_a_fixed_beginning(bench: Bench) -> None:
         return bench.validation_subset(dataclasses.replace(SPEC, validation_tokens=room))
 
     assert len(subset(1)) == 1
-    assert subset(10**9) == bench.validation
-    assert subset(1000) == bench.validation[: len(subset(1000))]
+    assert subset(10**9) == bench.text.validation
+    assert subset(1000) == bench.text.validation[: len(subset(1000))]
     assert sum(len(d.ids) for d in bench.validation_subset(SPEC)) <= 1000
-
-
-def done(number: int, validation: float, test: float, config: str = "") -> Done:
-    result = TrialResult(
-        cell="c",
-        removal=Removal((), 4, 0),
-        validation=Score(validation, 1, 1),
-        test=(Score(test, 1, 1),),
-        curve=(),
-        samples=(),
-        data="",
-        tokens=1,
-        training_s=1.0,
-        total_s=1.0,
-    )
-    return Done(number, config or str(number), result)
-
-
-def test_law_6_the_best_trial_is_chosen_by_validation_alone() -> None:
-    trials = [done(0, 2.0, 0.1), done(1, 1.0, 9.0), done(2, 1.0, 0.2)]
-    assert choose(trials) == (trials[1],)
-    worse = [done(item.number, item.result.validation.nats, 99.0) for item in trials]
-    assert choose(worse) == (worse[1],)
-    assert choose([done(0, float("nan"), 1.0)]) == ()
-
-
-def test_a_configuration_is_judged_over_all_its_seeds() -> None:
-    lucky, unlucky = done(0, 1.0, 5.0, "a"), done(1, 4.0, 5.0, "a")
-    steady = [done(2, 2.0, 1.0, "b"), done(3, 2.1, 2.0, "b")]
-    assert choose([lucky, unlucky, *steady]) == tuple(steady)
-    assert choose([lucky, *steady]) == tuple(steady)  # one seed is no match for two
-    assert tables.tested(steady).perplexity == pytest.approx(math.exp(1.5))
-
-
-def test_the_table_compares_the_best_trials_by_hand() -> None:
-    def cut(nats: float, removal: Removal) -> Untrained:
-        return Untrained(removal, 90, (Score(nats, 1, 1),), ())
-
-    untrained = {"none": cut(3.0, Removal((), 4, 0)), "first": cut(6.0, Removal((0,), 4, 10))}
-    trials = {"none": [done(0, 2.0, 2.0)], "first": [done(1, 4.0, 3.0)]}
-    whole, first = arms(untrained, trials)
-    assert whole.recovery is None
-    assert whole.ratio is None
-    assert first.recovery == pytest.approx((6 - 3) / (6 - 2))
-    assert first.ratio == pytest.approx(math.e)
-    assert (first.label, first.saved, first.best_trial) == ("first (0)", 10, 1)
-    assert cells(first)[4] == "2.72 [2.72, 2.72]"
-    equal = arms(untrained, {"none": trials["none"], "first": [done(1, 4.0, 2.0)]})[1]
-    assert cells(equal)[4] == "1.00 [1.00, 1.00] (no difference shown)"
-    assert arms(untrained, {})[1].trained is None
 
 
 def test_the_invented_corpus_is_the_same_everywhere() -> None:
     # golden: the fingerprint names the cells that users keep
     assert invented.corpus().fingerprint.startswith("20528d3c5513a920")
+
+
+@pytest.fixture(scope="module")
+def mixed(tmp_path_factory: pytest.TempPathFactory) -> Bench:
+    """A bench with a general text of sixty paragraphs."""
+    folder = tmp_path_factory.mktemp("general")
+    lines = [f"Note {i} of the harbour: {i * i} boats lay still while snow fell" for i in range(60)]
+    (folder / "general.txt").write_text("\n\n".join(lines))
+    spec = dataclasses.replace(SPEC, general=str(folder / "general.txt"), mix=0.25)
+    return trial.prepare(spec, Store(folder / "mlruns"), nobody)
+
+
+def test_general_text_is_scored_before_and_after(mixed: Bench) -> None:
+    spec = dataclasses.replace(SPEC, general="named", validation_tokens=600)
+    assert mixed.general is not None
+    held_out = mixed.general_subset(spec)
+    assert 0 < sum(len(document.ids) for document in held_out) <= 600
+    assert not set(held_out) & set(mixed.general.train)
+    before = trial.untrained(mixed, spec, nobody)
+    after = trial.run_trial(mixed, spec, nobody, nobody)
+    alone = scoring.score(mixed.base.model, held_out, mixed.separators.before, spec.window)
+    assert [score.tokens for score in before.general] == [len(d.ids) for d in held_out]
+    assert total(before.general).nats == pytest.approx(total(alone).nats, rel=1e-5)
+    assert total(after.general).loss != total(before.general).loss
+    assert mixed.store.trial(after.cell) == after
+    assert mixed.store.untrained(trial.untrained_key(mixed, spec)) == before
+
+
+def test_a_mix_takes_its_share_of_the_budget_from_general_text(mixed: Bench) -> None:
+    spec = dataclasses.replace(SPEC, general="named")
+    blended = dataclasses.replace(spec, mix=0.25)
+    own, both = trial.training_data(mixed, spec), trial.training_data(mixed, blended)
+    n_own = len(own.rows)
+    assert len(own.order) == len(both.order) == spec.steps * spec.batch == 32
+    general = both.order >= n_own
+    assert general.sum() == 8
+    assert 0 < general[:16].sum() < 8  # spread, not in one piece
+    assert torch.equal(both.order[~general], own.order[:24])  # the others as they would come
+    assert torch.equal(both.rows[:n_own], own.rows)
+    assert trial.training_data(mixed, blended).digest == both.digest
+    assert mixed.cell(spec) != mixed.cell(blended)
+
+
+def test_a_cell_with_general_text_is_another_cell(bench: Bench, mixed: Bench) -> None:
+    spec = dataclasses.replace(SPEC, general="named")
+    assert mixed.cell(spec) == mixed.cell(dataclasses.replace(spec, general="other-name"))
+    assert mixed.cell(spec) != bench.cell(SPEC)
+    assert trial.untrained_key(mixed, spec) != trial.untrained_key(bench, SPEC)
