@@ -6,20 +6,12 @@ quarter of the token budget spent on openings of Wikipedia articles instead of n
 other such openings is scored before and after.
 """
 
-from pressft.design import Choices, Study
-from pressft.spec import TrialSpec
+import dataclasses
 
-BASE = TrialSpec(
-    model="smollm2-135m",
-    corpus="corpora/demo",
-    general="wikipedia",
-    rank=8,
-    tokens=16_384,
-    batch=2,
-    block=256,
-    window=512,
-    validation_tokens=1536,
-)
+from pressft.design import Choices, Study
+from pressft.spec import SMALL
+
+BASE = dataclasses.replace(SMALL, general="wikipedia", tokens=16_384)
 STUDY = Study(
     "forgetting",
     BASE,

@@ -6,7 +6,7 @@ output head (Dettmers et al. 2023).
 
 import json
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from transformers import PreTrainedModel
 
 from pressft.errors import RefusedError
-from pressft.spec import Removal
+from pressft.spec import Part, Removal
 
 LORA_SCALE = 2  # alpha / rank: fixed, or sweeping the rank would sweep the step size too
 
@@ -95,13 +95,21 @@ def load(model: PreTrainedModel, removal: Removal, identity: str, folder: Path) 
             a mere warning, shifted by a layer.
     """
     receipt = json.loads((folder / "removal.json").read_text())
-    if receipt["base_identity"] != identity or receipt["parts"] != list(removal.parts):
+    theirs = receipt["base_identity"], receipt["parts"], receipt["scales"]
+    ours = identity, list(removal.parts), list(removal.scales)
+    if theirs != ours:
         raise RefusedError(
-            f"adapter {folder}: trained on {receipt['base']} ({receipt['base_identity']}) without "
-            f"layers {receipt['parts']}; this model is {identity} without {list(removal.parts)}"
+            f"adapter {folder}: trained on {receipt['base']} ({_named(*theirs)}); this model is "
+            f"{_named(*ours)}"
         )
     with _by_old_name():
         return PeftModel.from_pretrained(model, str(folder))
+
+
+def _named(identity: str, parts: Sequence[Part], scales: Sequence[float]) -> str:
+    """A cut model in words."""
+    scaled = f", scaled by {scales}" if scales else ""
+    return f"{identity} without layers {parts}{scaled}"
 
 
 @contextmanager

@@ -4,7 +4,7 @@ scores: what each cut takes to run, and what each model makes of prompts and que
 
 from collections.abc import Mapping, Sequence
 
-from pressft import adapters, costs, reading, surgery, trial
+from pressft import adapters, costs, reading, trial
 from pressft.assets import Progress
 from pressft.material import Material
 from pressft.results import TrialResult
@@ -37,7 +37,7 @@ def read(
     for done, spec in enumerate(arms):
         progress("reading prompts and questions", done, len(arms))
         untrained, result = trial.untrained_key(bench, spec), trained.get(spec.remove)
-        with surgery.removed(model, resolve(spec.remove, bench.base.n_layers)) as removal:
+        with trial.cut(bench, spec) as removal:
             if (known := store.reading(untrained)) is None or known.key != key:
                 store.save_reading(untrained, reading.read(model, bench.base.tokenizer, material))
             if result is None:

@@ -15,7 +15,16 @@ from pressft.spec import TrialSpec
 
 Value = str | int | float
 # what is measured, and on what: trials that differ here do not compare; seeds have their own place
-FIXED = {"model", "corpus", "general", "quantization", "window", "validation_tokens", "seed"}
+FIXED = {
+    "model",
+    "corpus",
+    "general",
+    "repair",
+    "quantization",
+    "window",
+    "validation_tokens",
+    "seed",
+}
 Design = Literal["grid", "per-arm"]
 BEST_OF_SCAN = re.compile(r"best-of-scan\(([1-9]\d*)\)")
 

@@ -135,7 +135,7 @@ def _write(found: Stored, best: Done, folder: Path, store: Store, progress: Prog
 def _merge(base: models.Base, best: Done, adapter: Path, ids: Tensor, folder: Path) -> Tensor:
     """Logits of the trained model, whose merged form is written to `folder`."""
     removal = best.result.removal
-    put_back = surgery.dense(base.model, removal.parts)
+    put_back = surgery.dense(base.model, removal)
     wrapped = adapters.load(base.model, removal, base.identity, adapter)
     promised = _logits(wrapped, ids)
     merged: PreTrainedModel = wrapped.merge_and_unload()

@@ -88,7 +88,7 @@ class Store:
                 "removal": _removal(data["removal"]),
                 "validation": from_rows([data["validation"]])[0],
                 "test": from_rows(data["test"]),
-                "general": from_rows(data["general"]),
+                "general": from_rows(data.get("general", ())),
                 "curve": tuple((tokens, metrics) for tokens, metrics in data["curve"]),
                 "samples": tuple(data["samples"]),
             }
@@ -102,7 +102,7 @@ class Store:
             | {
                 "removal": _removal(data["removal"]),
                 "test": from_rows(data["test"]),
-                "general": from_rows(data["general"]),
+                "general": from_rows(data.get("general", ())),
                 "samples": tuple(data["samples"]),
             }
         )
@@ -159,5 +159,5 @@ def write_atomically(path: Path, text: str) -> None:
 
 
 def _removal(data: dict[str, Any]) -> Removal:
-    halves = tuple(data.get("halves", ()))
-    return Removal(tuple(data["layers"]), data["of"], data["parameters"], halves)
+    fields = {name: tuple(v) if isinstance(v, list) else v for name, v in data.items()}
+    return Removal(**fields)  # type: ignore[arg-type]

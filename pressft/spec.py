@@ -16,6 +16,7 @@ from pressft.errors import UsageError
 
 Optimizer = Literal["adamw", "adamw-8bit", "paged-adamw-8bit"]
 Quantization = Literal["nf4", "none"]
+Repair = Literal["none", "scale"]
 
 CORPORA = "folder written by scrapy crawl press, text file, or: invented, wikipedia"
 NAMES = ("first", "middle", "last")
@@ -48,6 +49,7 @@ class TrialSpec:
     remove: str = setting(
         "none", "none, first, middle, last, 5, 3,5, 12-15, attention:14 or mlp:14"
     )
+    repair: Repair = setting("none", "of what a cut leaves: none, or scale it to the norm it had")
     rank: int = setting(8, "rank of the LoRA matrices")
     learning_rate: float = setting(2e-4, "peak, after a tenth of the steps; then cosine to zero")
     tokens: int = setting(1_000_000, "trained on, rounded up to whole steps")
@@ -68,6 +70,7 @@ class TrialSpec:
         _check(self, "seed", 0 <= self.seed < 2**32, "0 to 4294967295")
         rate = self.learning_rate
         _check(self, "learning_rate", math.isfinite(rate) and rate > 0, "a number above 0")
+        _check(self, "repair", self.repair in get_args(Repair), _or(Repair))
         _check(self, "optimizer", self.optimizer in get_args(Optimizer), _or(Optimizer))
         _check(self, "quantization", self.quantization in get_args(Quantization), _or(Quantization))
         _check(self, "mix", 0 <= self.mix <= 0.9, "0 to 0.9")
@@ -96,11 +99,12 @@ class TrialSpec:
         Settings at their default are left out, so that a new setting moves no old cell; a default
         may therefore never change without a new CELL_VERSION (a test holds a golden hash).
         """
+        repaired = any(isinstance(part, int) for part in parts)  # or there is nothing to repair
+        unnamed = {"model", "corpus", "general", "remove", *([] if repaired else ["repair"])}
         settings = {
             item.name: getattr(self, item.name)
             for item in dataclasses.fields(self)
-            if item.name not in {"model", "corpus", "general", "remove"}
-            and getattr(self, item.name) != item.default
+            if item.name not in unnamed and getattr(self, item.name) != item.default
         }
         identity = [CELL_VERSION, model, list(parts), fingerprint, settings]
         return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
@@ -131,12 +135,14 @@ class ScanSpec:
 
 @dataclass(frozen=True, slots=True)
 class Removal:
-    """Receipt of a cut: 0-based layers removed, of how many, parameters saved, half layers."""
+    """Receipt of a cut: 0-based layers removed, of how many, parameters saved, half layers; where
+    it was repaired, the factor behind each run of removed layers."""
 
     layers: tuple[int, ...]
     of: int
     parameters: int
     halves: tuple[str, ...] = ()
+    scales: tuple[float, ...] = ()
 
     @property
     def parts(self) -> tuple[Part, ...]:

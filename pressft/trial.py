@@ -6,9 +6,11 @@ Numbers go to the caller's `on_point`; nothing here knows of Optuna or MLflow.
 import hashlib
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
+import torch
 from torch import nn
 
 from pressft import adapters, blocks, corpora, models, scoring, surgery, training
@@ -17,12 +19,13 @@ from pressft.blocks import Blocks, Document, Separators
 from pressft.corpus import SPLITS, Corpus
 from pressft.results import Store, TrialResult, Untrained
 from pressft.scores import Score, total
-from pressft.spec import CELL_VERSION, TrialSpec, resolve
+from pressft.spec import CELL_VERSION, Removal, TrialSpec, resolve
 from pressft.training import OnPoint
 
 Advance = Callable[[str, int], None]  # what is being done, scored-token equivalents done just now
 
 TRAIN_COST = 2  # a token trained on takes about twice the time of one scored
+CALIBRATION_TOKENS = 2048  # of training text, for a repair
 PROMPT_WORDS, SAMPLE_TOKENS, N_SAMPLES = 12, 32, 3
 
 
@@ -115,19 +118,34 @@ def untrained_key(bench: Bench, spec: TrialSpec) -> str:
     what = [CELL_VERSION, bench.base.identity, parts, bench.fingerprint]
     what += [spec.window, spec.quantization]
     what += [spec.validation_tokens] if bench.general else []
+    repaired = spec.repair != "none" and any(isinstance(part, int) for part in parts)
+    what += [spec.repair] if repaired else []
     identity = json.dumps(what)
     return f"untrained-{hashlib.sha256(identity.encode()).hexdigest()[:16]}"
 
 
+@contextmanager
+def cut(bench: Bench, spec: TrialSpec) -> Iterator[Removal]:
+    """The base without what the spec removes, repaired where it asks for that; put back after."""
+    model = bench.base.model
+    parts = resolve(spec.remove, bench.base.n_layers)
+    scales: tuple[float, ...] = ()
+    if spec.repair == "scale":
+        text = blocks.up_to(bench.text.train, CALIBRATION_TOKENS)
+        rows = scoring.windows(text, bench.separators.before, spec.window)
+        scales = surgery.gaps(model, parts, [torch.tensor([row.ids]) for row in rows])
+    with surgery.removed(model, parts, scales) as removal:
+        yield removal
+
+
 def untrained(bench: Bench, spec: TrialSpec, advance: Advance) -> Untrained:
     """Scores of the spec's cut before training, from an earlier run where there is one (law 8)."""
-    parts = resolve(spec.remove, bench.base.n_layers)
     key = untrained_key(bench, spec)
     if found := bench.store.untrained(key):
         advance(f"{spec.remove}: known", bench.tested_tokens(spec))
         return found
     model = bench.base.model
-    with surgery.removed(model, parts) as removal:
+    with cut(bench, spec) as removal:
         label = f"{spec.remove}: scoring untrained"
         test, general = _test(bench, model, spec, lambda n: advance(label, n))
         result = Untrained(
@@ -163,7 +181,7 @@ def run_trial(bench: Bench, spec: TrialSpec, on_point: OnPoint, advance: Advance
         on_point(tokens, metrics)
 
     with (
-        surgery.removed(bench.base.model, resolve(spec.remove, bench.base.n_layers)) as removal,
+        cut(bench, spec) as removal,
         adapters.attached(bench.base.model, spec.rank, spec.seed) as model,
     ):
 

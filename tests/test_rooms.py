@@ -88,7 +88,7 @@ def test_the_crawler_knows_the_corpus_alone(project: Path) -> None:
 
 def test_experiments_are_data(project: Path) -> None:
     for file in (project / "experiments").glob("*.py"):
-        assert imports(file) <= {"pressft.design", "pressft.spec"}, file
+        assert imports(file) <= {"dataclasses", "pressft.design", "pressft.spec"}, file
         tree = ast.parse(file.read_text())
         assert not [
             n for n in ast.walk(tree) if isinstance(n, ast.For | ast.While | ast.FunctionDef)

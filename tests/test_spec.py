@@ -91,6 +91,9 @@ def test_a_resolved_removal_resolves_to_itself(
         ("seed", -1, "0 to 4294967295"),
         ("optimizer", "sgd", "adamw or adamw-8bit"),
         ("quantization", "int8", "nf4 or none"),
+        ("repair", "weld", "none or scale"),
+        ("mix", 0.95, "0 to 0.9"),
+        ("mix", 0.5, "general='wikipedia'"),
         ("remove", "all", "choose none"),
     ],
 )
@@ -123,7 +126,12 @@ def test_a_cell_is_named_by_what_moves_its_numbers() -> None:
     ]
     moved = {"rank": 4, "learning_rate": 1e-3, "tokens": 5, "batch": 2, "block": 64, "window": 64}
     moved |= {"validation_tokens": 9, "seed": 1}
-    words = {"optimizer": "adamw-8bit", "quantization": "none"}
+    moved |= {"mix": 0.5}
+    words = {"optimizer": "adamw-8bit", "quantization": "none", "repair": "scale"}
+    base = dataclasses.replace(SPEC, general="wikipedia")
+    assert base.cell("weights", (1,), "corpus") == name  # the fingerprint stands for it
     for field, value in {**moved, **words}.items():
-        others.append(dataclasses.replace(SPEC, **{field: value}).cell("weights", (1,), "corpus"))
+        others.append(dataclasses.replace(base, **{field: value}).cell("weights", (1,), "corpus"))
     assert len({name, *others}) == len(others) + 1
+    scaled = dataclasses.replace(SPEC, repair="scale")
+    assert scaled.cell("weights", (), "corpus") == SPEC.cell("weights", (), "corpus")

@@ -5,14 +5,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from families import FAMILIES, make, silence_by_name
+from families import FAMILIES, layers_of, make, silence_by_name
 from states import fingerprint
 from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from pressft.errors import UsageError
 from pressft.spec import Part, Removal
-from pressft.surgery import dense, remove, removed
+from pressft.surgery import dense, gaps, remove, removed
 
 LAYERS: list[tuple[Part, ...]] = [(0,), (1,), (2,), (3,), (0, 3), (1, 2)]
 HALVES: list[tuple[Part, ...]] = [
@@ -20,6 +20,11 @@ HALVES: list[tuple[Part, ...]] = [
     ("attention:0", "attention:1", "mlp:3"),
     (1, "attention:2"),
 ]
+
+
+def receipt(parts: tuple[Part, ...], scales: tuple[float, ...] = ()) -> Removal:
+    layers = tuple(part for part in parts if isinstance(part, int))
+    return Removal(layers, 4, 0, tuple(p for p in parts if isinstance(p, str)), scales)
 
 
 @pytest.fixture(params=FAMILIES)
@@ -82,12 +87,91 @@ def test_law_3_a_saved_cut_loads_with_plain_transformers(
 def test_law_3_a_half_cut_saves_as_a_plain_model_that_writes_nothing_there(
     model: PreTrainedModel, ids: torch.Tensor, parts: tuple[Part, ...], tmp_path: Path
 ) -> None:
-    put_back = dense(model, parts)
+    put_back = dense(model, receipt(parts))
     logits = model(ids).logits
     put_back()
     assert torch.equal(model(ids).logits, logits)
     assert torch.equal(greedy(model, ids, cache=True), greedy(model, ids, cache=False))
     assert torch.equal(reloaded(model, tmp_path)(ids).logits, logits)
+
+
+REPAIRS: list[tuple[tuple[Part, ...], tuple[float, ...]]] = [
+    ((0,), (1.5,)),
+    ((1, 2), (0.7,)),
+    ((3,), (2.0,)),
+    ((0, 2, "mlp:1"), (1.5, 0.7)),
+    ((1, 3), (0.7, 2.0)),
+]
+
+
+@pytest.mark.parametrize(("parts", "scales"), REPAIRS, ids=str)
+def test_a_repaired_cut_is_a_model_whose_layer_scales_and_adds_nothing(
+    model: PreTrainedModel, ids: torch.Tensor, parts: tuple[Part, ...], scales: tuple[float, ...]
+) -> None:
+    before, whole = fingerprint(model), model(ids).logits
+    factors = dict(zip([0, 2] if 2 in parts and 0 in parts else parts, scales, strict=False))
+    hooks = []
+    for part in parts:
+        if isinstance(part, str):
+            continue
+        factor = factors.get(part, 1.0)
+        hooks.append(
+            layers_of(model)[part].register_forward_hook(
+                lambda _, args, kwargs, out, by=factor: scaled(args, kwargs, by),  # noqa: ARG005
+                with_kwargs=True,
+            )
+        )
+    halves = tuple(part for part in parts if isinstance(part, str))
+    with removed(model, halves):
+        expected = model(ids).logits
+    for hook in hooks:
+        hook.remove()
+    with removed(model, parts, scales) as removal:
+        assert removal.scales == scales
+        assert torch.allclose(model(ids).logits, expected, atol=1e-5)
+        assert torch.equal(greedy(model, ids, cache=True), greedy(model, ids, cache=False))
+    assert torch.equal(model(ids).logits, whole)  # the hooks are gone
+    assert fingerprint(model) == before
+
+
+def scaled(args: tuple[torch.Tensor, ...], kwargs: dict[str, torch.Tensor], by: float) -> object:
+    return (args[0] if args else kwargs["hidden_states"]) * by
+
+
+@pytest.mark.parametrize(("parts", "scales"), REPAIRS, ids=str)
+def test_law_3_a_repaired_cut_saves_as_a_plain_model_where_it_has_one(
+    model: PreTrainedModel,
+    ids: torch.Tensor,
+    parts: tuple[Part, ...],
+    scales: tuple[float, ...],
+    tmp_path: Path,
+) -> None:
+    if "gemma" in model.config.model_type:
+        with pytest.raises(UsageError, match="norms what it writes"):
+            dense(model, receipt(parts, scales))
+        return
+    put_back = dense(model, receipt(parts, scales))
+    logits = model(ids).logits
+    put_back()
+    assert torch.allclose(model(ids).logits, logits, atol=2e-3)  # norms add a little to lengths
+    assert torch.equal(reloaded(model, tmp_path)(ids).logits, model(ids).logits)
+
+
+def test_gaps_are_how_much_longer_the_states_come_out(
+    model: PreTrainedModel, ids: torch.Tensor
+) -> None:
+    before = fingerprint(model)
+    states = [s.norm(dim=-1) for s in model(ids, output_hidden_states=True).hidden_states]
+    found = gaps(model, (1, 2, 0, "mlp:3"), [ids[:1], ids[1:]])
+    assert found == pytest.approx([longer(states[0], states[3])], rel=1e-5)
+    found = gaps(model, (0, 2), [ids])
+    assert found == pytest.approx([longer(states[i], states[i + 1]) for i in (0, 2)], rel=1e-5)
+    assert gaps(model, ("mlp:1",), [ids]) == ()
+    assert fingerprint(model) == before
+
+
+def longer(before: torch.Tensor, after: torch.Tensor) -> float:
+    return float((after / before)[before > 0].mean().detach())
 
 
 def reloaded(model: PreTrainedModel, folder: Path) -> PreTrainedModel:

@@ -10,7 +10,7 @@ from states import fingerprint
 from transformers import AutoModelForCausalLM
 
 from pressft import adapters, invented, scoring, surgery, trial
-from pressft.errors import DataError
+from pressft.errors import DataError, RefusedError
 from pressft.models import Base
 from pressft.results import Store, TrialResult
 from pressft.scores import total
@@ -190,3 +190,30 @@ def test_a_cell_with_general_text_is_another_cell(bench: Bench, mixed: Bench) ->
     assert mixed.cell(spec) == mixed.cell(dataclasses.replace(spec, general="other-name"))
     assert mixed.cell(spec) != bench.cell(SPEC)
     assert trial.untrained_key(mixed, spec) != trial.untrained_key(bench, SPEC)
+
+
+def test_a_repair_scales_what_a_cut_leaves(bench: Bench) -> None:
+    spec = dataclasses.replace(SPEC, remove="1", repair="scale")
+    with trial.cut(bench, spec) as removal:
+        assert len(removal.scales) == 1
+        assert removal.scales[0] != 1
+    plain = dataclasses.replace(spec, repair="none")
+    assert trial.untrained_key(bench, spec) != trial.untrained_key(bench, plain)
+    before = trial.untrained(bench, spec, nobody)
+    assert total(before.test) != total(trial.untrained(bench, plain, nobody).test)
+    result = trial.run_trial(bench, spec, nobody, nobody)
+    assert bench.store.trial(result.cell) == result
+    assert result.removal == removal
+    folder = bench.store.folder(result.cell) / "adapter"
+    identity = bench.base.identity
+    with (
+        trial.cut(bench, spec) as again,
+        adapters.loaded(bench.base.model, again, identity, folder) as healed,
+    ):
+        scores = scoring.score(healed, bench.text.test, bench.separators.before, spec.window)
+    assert total(scores).nats == pytest.approx(result.test_score.nats, rel=1e-6)
+    with (
+        surgery.removed(bench.base.model, [1]) as other,
+        pytest.raises(RefusedError, match="scaled by"),
+    ):
+        adapters.load(bench.base.model, other, identity, folder)

@@ -1,0 +1,17 @@
+"""Question: does the free repair of Prune&Comp, scaling the states behind a cut to the length they
+had, make a cut of SmolLM2-135M cheaper before and after healing?
+
+Design: seven layers from dear to cheap, each repaired, and the whole model; data, order, budget and
+cells are those of `every_layer.py`, whose arms without repair are the control.
+"""
+
+import dataclasses
+
+from pressft.design import Choices, Study
+from pressft.spec import SMALL
+
+STUDY = Study(
+    "repair",
+    dataclasses.replace(SMALL, repair="scale"),
+    {"remove": Choices("none", 0, 1, 11, 14, 17, 28, 29)},
+)
