@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pressft.errors import PressftError
+from pressft.errors import MissingError, PressftError, UsageError
 from pressft.spec import ScanSpec, TrialSpec
 
 if TYPE_CHECKING:
@@ -91,6 +91,37 @@ def status(
     from pressft import status as room
 
     show.finding(room.finding(study, room.Stores(ROOT, storage)), as_json=as_json)
+
+
+@app.command()
+def report(
+    study: Annotated[str, typer.Argument(help="Name of a study.")],
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help=".html, .md or .csv; default: STUDY.html"),
+    ] = None,
+    storage: Storage = None,
+) -> None:
+    """Write the page that answers a study's question, also while it is still running."""
+    from pressft import report as room
+    from pressft import status, tables
+    from pressft.results import write_atomically
+
+    stores = status.Stores(ROOT, storage)
+    path = output or Path(f"{study}.html")
+    forms = {
+        ".html": lambda: room.html(study, stores),
+        ".md": lambda: tables.markdown(status.finding(study, stores)),
+        ".csv": lambda: tables.as_csv(status.finding(study, stores)),
+    }
+    if path.suffix not in forms:
+        raise UsageError(f"{path}: choose a name that ends in {', '.join(forms)}")
+    text = forms[path.suffix]()
+    try:
+        write_atomically(path, text)
+    except OSError as error:
+        raise MissingError(f"{path}: {error.strerror}") from error
+    typer.echo(path)
 
 
 @app.command()

@@ -4,7 +4,9 @@ import dataclasses
 import hashlib
 import json
 import platform
+import re
 import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.metadata import version
@@ -111,11 +113,16 @@ def readings(finding: Finding, material: Material) -> dict[str, list[dict[str, o
     return {name: rows for name, rows in tables.items() if rows}
 
 
-def environment() -> str:
-    """Versions of Python and of the packages that numbers depend on, as JSON."""
-    packages = {package: version(package) for package in PACKAGES}
-    machine = {"python": platform.python_version(), "platform": platform.platform()}
-    return json.dumps(machine | packages, indent=2) + "\n"
+def environment() -> dict[str, str]:
+    """The command, the commit, versions of Python and of the packages that numbers depend on."""
+    command = " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])
+    return {
+        "command": re.sub(r"://[^@/\s]*@", "://…@", command),  # no password leaves the storage
+        "commit": commit(),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        **{package: version(package) for package in PACKAGES},
+    }
 
 
 @cache

@@ -74,11 +74,17 @@ class Ledger:
         if old is None:
             self._study.set_user_attr("definition", definition)
             self._study.set_user_attr("question", study.question)
+            self._study.set_user_attr("asked", study.n_trials)
         elif changed := difference(old, definition):
             raise RefusedError(
                 f"study {study.name} exists with another definition ({'; '.join(changed)}): "
                 "change it back, or give the study another name"
             )
+
+    def describe(self, **facts: Mapping[str, Any]) -> None:
+        """Keep facts about the study in the storage: its material, its environment."""
+        for name, fact in facts.items():
+            self._study.set_user_attr(name, dict(fact))
 
     def recover(self) -> list[Row]:
         """Close the trials that an earlier process left running, and return them.
@@ -191,12 +197,29 @@ class Ledger:
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """A study as its storage knows it: base spec, hashes of weights and corpus, trials."""
+    """A study as its storage knows it: base spec, hashes of weights and corpus, trials; its
+    question, how many trials it asks for, what its models read, and where it was run."""
 
     base: TrialSpec
     weights: str
     corpus: str
     rows: list[Row]
+    definition: Mapping[str, Any]
+    question: str
+    asked: int
+    material: Mapping[str, Any]
+    environment: Mapping[str, Any]
+
+    @property
+    def varied(self) -> list[str]:
+        """Settings that take several numbers, the arms left out."""
+        return [
+            name
+            for name, values in self.definition["space"].items()
+            if name != "remove"
+            and (isinstance(values, dict) or len(values) > 1)
+            and not any(isinstance(value, str) for value in values if isinstance(values, list))
+        ]
 
     def spec(self, row: Row) -> TrialSpec:
         """What a trial ran."""
@@ -212,8 +235,25 @@ def stored(name: str, storage: str) -> Stored:
     study = _connect(storage, name, create=False)
     definition = study.user_attrs["definition"]
     base = TrialSpec(**definition["base"])
-    rows = [_row(trial) for trial in study.get_trials(deepcopy=False)]
-    return Stored(base, definition["weights"], definition["corpus"], rows)
+    attrs = study.user_attrs
+    return Stored(
+        base=base,
+        weights=definition["weights"],
+        corpus=definition["corpus"],
+        rows=[_row(trial) for trial in study.get_trials(deepcopy=False)],
+        definition=definition,
+        question=attrs.get("question", ""),
+        asked=attrs.get("asked", 0),
+        material=attrs.get("material", {}),
+        environment=attrs.get("environment", {}),
+    )
+
+
+def importances(name: str, storage: str) -> dict[str, float]:
+    """Share of the validation loss that each parameter accounts for, most first (Optuna's)."""
+    study = _connect(storage, name, create=False)
+    values = {trial.value for trial in study.get_trials(deepcopy=False) if trial.value is not None}
+    return dict(optuna.importance.get_param_importances(study)) if len(values) > 1 else {}
 
 
 def _connect(storage: str, name: str, *, create: bool) -> optuna.Study:

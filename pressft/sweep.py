@@ -4,6 +4,7 @@ One process at a time works on a study in a folder; a second one is refused by a
 """
 
 import dataclasses
+import json
 import signal
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ from types import FrameType
 import filelock
 
 from pressft import arms, compare, material, models, runs, status, survey, tables
+from pressft import report as page
 from pressft import trial as trials
 from pressft.arms import Done, Finding
 from pressft.console import Reporter
@@ -75,7 +77,7 @@ def run(
     study = dataclasses.replace(
         study, base=dataclasses.replace(study.base, model=models.resolve(study.base.model))
     )
-    material.load(study.prompts, study.questions)  # refuse before anything is started
+    texts = material.load(study.prompts, study.questions)  # refuse before anything is started
     with _lock(stores.root, study.name), _signals():
         bench = trials.prepare(study.base, Store(stores.root), report.setup)
         study = _scanned(study, bench, report, stores)
@@ -84,6 +86,7 @@ def run(
         report.setup("opening the stores", 0, 1)
         identity = {"weights": bench.base.identity, "corpus": bench.fingerprint}
         ledger = Ledger(study, stores.storage, identity)
+        ledger.describe(material=dataclasses.asdict(texts), environment=runs.environment())
         tracker = Tracker(stores.root, stores.tracking_uri)
         report.setup("opening the stores", 1, 1)
         return _Sweep(bench, ledger, tracker, report, stores, experiment).run()
@@ -194,7 +197,10 @@ class _Sweep:
         self.tracker.log(run_id, result.tokens, runs.test_metrics(result, cut))
         self.tracker.files(run_id, self.bench.store.folder(result.cell) / "adapter")
         columns = {"untrained": cut.samples, "trained": result.samples}
-        texts = {"samples.md": runs.samples(columns), "environment.json": runs.environment()}
+        texts = {
+            "samples.md": runs.samples(columns),
+            "environment.json": json.dumps(runs.environment(), indent=2),
+        }
         self.tracker.texts(run_id, texts)
         self.tracker.finish(run_id, "FINISHED")
         self.ledger.note(ticket, test_perplexity=result.test_score.perplexity)
@@ -229,7 +235,11 @@ class _Sweep:
         finding = status.finding(self.study.name, self.stores)
         if not self.shared:
             note = f"{self.study.question}\n\n{tables.markdown(finding)}"
-            files = {"arms.md": tables.markdown(finding), "arms.csv": tables.as_csv(finding)}
+            files = {
+                "report.html": page.html(self.study.name, self.stores),
+                "arms.md": tables.markdown(finding),
+                "arms.csv": tables.as_csv(finding),
+            }
             shown = runs.readings(finding, texts)
             self.tracker.summary(self.experiment, self.study.name, note, files, shown)
         return finding

@@ -7,13 +7,13 @@ import pytest
 
 FLOORS = [
     {"errors"},
-    {"scores", "spec", "assets"},
+    {"scores", "spec", "assets", "charts"},
     {"design", "corpus", "tiny", "results", "intervals", "cuts", "material"},
     {"duplicates", "newsroom", "surgery", "blocks", "models", "tracking"},
     {"invented", "wikipedia", "adapters", "scoring", "study", "arms"},
     {"training", "runs", "console", "corpora", "status", "scan", "tables", "costs", "reading"},
     {"trial", "survey", "export", "show"},
-    {"compare"},
+    {"compare", "report"},
     {"sweep"},
     {"demo"},
     {"cli"},
