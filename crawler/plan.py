@@ -15,6 +15,7 @@ from pressft.corpus import MANIFEST
 from pressft.errors import UsageError
 
 DATABASE = "crawl.db"
+NO_CONTACT = "which must know whom to write to: give -s PRESS_CONTACT=you@example.org"
 _ARGUMENTS = ("feed", "corpus", "since", "limit", "dry_run")
 _FLAGS = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
 

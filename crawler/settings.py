@@ -6,7 +6,7 @@ COMMANDS_MODULE = "crawler.commands"
 
 # Ours, for `-s NAME=VALUE`.
 PRESS_ALLOW_PRIVATE = False  # True lets a crawl reach loopback and private addresses
-PRESS_CONTACT = ""  # an e-mail address or page, for the User-Agent
+PRESS_CONTACT = ""  # an e-mail address or page for the User-Agent; public hosts require it
 
 # Polite: one connection and one request a second to a host, and only where robots.txt agrees.
 ROBOTSTXT_OBEY = True
@@ -19,10 +19,26 @@ COOKIES_ENABLED = False
 REFERRER_POLICY = "no-referrer"
 
 # Closed: http and https to verified hosts, bounded in size, time and hops, no way in.
-DOWNLOAD_HANDLERS = {"data": None, "file": None, "ftp": None, "s3": None}
+TWISTED_DNS_RESOLVER = "crawler.addresses.PublicResolver"
+DOWNLOAD_HANDLERS = {
+    "data": None,
+    "file": None,
+    "ftp": None,
+    "s3": None,
+    "http": "crawler.patience.PatientHandler",
+    "https": "crawler.patience.PatientHandler",
+}
 DOWNLOAD_VERIFY_CERTIFICATES = True
 DOWNLOAD_MAXSIZE = 5 * 1024 * 1024  # bytes after decompression
-DOWNLOAD_TIMEOUT = 30.0
+DOWNLOAD_TIMEOUT = 30.0  # for a whole page; the next crawl tries again
+RETRY_EXCEPTIONS = [
+    "scrapy.exceptions.CannotResolveHostError",
+    "scrapy.exceptions.DownloadConnectionRefusedError",
+    "scrapy.exceptions.DownloadFailedError",
+    "scrapy.exceptions.ResponseDataLossError",
+    "twisted.internet.error.ConnectError",
+    "twisted.internet.error.ConnectionLost",
+]
 REDIRECT_MAX_TIMES = 5
 METAREFRESH_MAXDELAY = 5
 TELNETCONSOLE_ENABLED = False

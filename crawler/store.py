@@ -7,7 +7,7 @@ was, and extraction can be repeated offline (law 11). Left to others: what is ma
 import json
 import sqlite3
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -34,6 +34,15 @@ CREATE TABLE IF NOT EXISTS urls (
     body BLOB
 ) STRICT
 """
+_FEEDS = """
+CREATE TABLE IF NOT EXISTS feeds (
+    url TEXT PRIMARY KEY,
+    content_type TEXT NOT NULL,
+    etag TEXT NOT NULL,
+    last_modified TEXT NOT NULL,
+    body BLOB NOT NULL
+) STRICT
+"""
 _FOUND = """
 INSERT INTO urls (id, newsroom, entry, state) VALUES (?, ?, ?, 'found')
 ON CONFLICT (id) DO UPDATE SET entry = excluded.entry WHERE state IN ('found', 'failed')
@@ -42,6 +51,17 @@ _FETCHED = """
 UPDATE urls SET state = 'fetched', reason = '', fetched = ?, encoding = ?, etag = ?,
     last_modified = ?, body = ? WHERE id = ?
 """
+
+
+@dataclass(frozen=True, slots=True)
+class StoredFeed:
+    """A page of a feed as it last came, with what its server needs to say that it still is so."""
+
+    url: str
+    content_type: str
+    etag: str
+    last_modified: str
+    body: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +104,7 @@ class Store:
             self._db.execute("PRAGMA synchronous = NORMAL")
             with self._db:
                 self._db.execute(_TABLE)
+                self._db.execute(_FEEDS)
         except (OSError, sqlite3.Error) as error:
             why = f"corpus folder {folder} cannot be written ({error})"
             raise MissingError(f"{why}: choose a writable folder, -a corpus=DIR") from None
@@ -102,6 +123,42 @@ class Store:
         query = "SELECT state IN ('found', 'failed') FROM urls WHERE id = ?"
         row = self._db.execute(query, (article_id(url),)).fetchone()
         return row is None or bool(row[0])
+
+    def pending(self, newsrooms: Iterable[str]) -> list[tuple[Entry, str]]:
+        """Entries of these newsrooms whose page is still to be fetched, each with its newsroom.
+
+        A page that was gone when last asked for is left out.
+        """
+        query = (
+            "SELECT entry, newsroom FROM urls WHERE state = 'found'"
+            " OR state = 'failed' AND reason NOT IN ('HTTP 404', 'HTTP 410') ORDER BY rowid"
+        )
+        wanted = set(newsrooms)
+        return [(_entry(entry), name) for entry, name in self._db.execute(query) if name in wanted]
+
+    def feed(self, url: str) -> StoredFeed | None:
+        """What came from the address of a feed, None before the first time."""
+        query = "SELECT url, content_type, etag, last_modified, body FROM feeds WHERE url = ?"
+        row = self._db.execute(query, (url,)).fetchone()
+        if row is None:
+            return None
+        address, content_type, etag, last_modified, body = row
+        return StoredFeed(address, content_type, etag, last_modified, zlib.decompress(body))
+
+    def save_feed(self, feed: StoredFeed) -> None:
+        """Keep a page of a feed, compressed, in place of what came before."""
+        with self._db:
+            self._db.execute(
+                "INSERT OR REPLACE INTO feeds (url, content_type, etag, last_modified, body)"
+                " VALUES (?, ?, ?, ?, ?)",
+                (
+                    feed.url,
+                    feed.content_type,
+                    feed.etag,
+                    feed.last_modified,
+                    zlib.compress(feed.body),
+                ),
+            )
 
     def save(self, page: StoredPage) -> None:
         """Keep a fetched page, compressed."""
@@ -152,13 +209,17 @@ def _dump(entry: Entry) -> str:
     return json.dumps({**asdict(entry), "published": moment})
 
 
-def _load(row: tuple[Any, ...]) -> StoredPage:
-    entry, newsroom, fetched, body, encoding, etag, last_modified = row
-    values = json.loads(entry)
+def _entry(text: str) -> Entry:
+    values = json.loads(text)
     if values["published"]:
         values["published"] = datetime.fromisoformat(values["published"])
+    return Entry(**{**values, "tags": tuple(values["tags"])})
+
+
+def _load(row: tuple[Any, ...]) -> StoredPage:
+    entry, newsroom, fetched, body, encoding, etag, last_modified = row
     return StoredPage(
-        entry=Entry(**{**values, "tags": tuple(values["tags"])}),
+        entry=_entry(entry),
         newsroom=newsroom,
         fetched=datetime.fromtimestamp(fetched, UTC),
         body=zlib.decompress(body),

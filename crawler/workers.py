@@ -9,7 +9,7 @@ import multiprocessing
 import resource
 import signal
 from collections.abc import Callable
-from typing import Any, ParamSpec, TypeVar
+from typing import ParamSpec, TypeVar
 
 from pebble import ProcessExpired, ProcessPool
 
@@ -66,7 +66,9 @@ def _limit(memory_bytes: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the crawl, which ends them
 
 
-def _timed(work: Callable[..., T], time_s: int, args: Any, kwargs: Any) -> T:
+def _timed(
+    work: Callable[..., T], time_s: int, args: tuple[object, ...], kwargs: dict[str, object]
+) -> T:
     signal.alarm(time_s + 2)  # ends the process also when a killed crawl cannot
     try:
         return work(*args, **kwargs)

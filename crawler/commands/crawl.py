@@ -3,12 +3,17 @@
 The whole of a crawl on one page. What a failed crawl created it takes away again.
 """
 
+import fcntl
+import os
+import re
 import signal
 import sys
 from argparse import Namespace
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
+from urllib.parse import urlsplit
 
 from scrapy import signals
 from scrapy.commands import crawl
@@ -16,11 +21,13 @@ from scrapy.crawler import Crawler
 from scrapy.exceptions import CloseSpider
 
 from crawler import exporter, plan, store
-from crawler.plan import DATABASE, Plan
+from crawler.addresses import is_private_host
+from crawler.plan import DATABASE, NO_CONTACT, Plan
 from crawler.spiders.press import PressSpider
-from pressft.errors import DataError, PressftError, UsageError
+from pressft.errors import DataError, MissingError, PressftError, RefusedError, UsageError
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_CONTACT = re.compile(r"[!-'*-;=?A-~]+@[!-'*-;=?A-~]+|https?://[!-'*-;=?-~]+")  # safe in a header
 
 
 class Command(crawl.Command):
@@ -47,24 +54,30 @@ class Command(crawl.Command):
             self.exitcode = error.exit_code
 
     def _crawl(self, asked: Plan) -> None:
+        assert self.settings
+        _check_contact(asked, self.settings.get("PRESS_CONTACT"))
         created = [path for path in (asked.corpus, *asked.corpus.parents) if not path.exists()]
-        fresh = not (asked.corpus / DATABASE).exists()
-        exporter.existing(asked.corpus)  # a damaged corpus is told before an hour of crawling
-        pages = store.Store(None if asked.dry_run and fresh else asked.corpus)
-        try:
-            self._crawl_into(asked, pages)
-        finally:
-            worthless = fresh and not pages.is_worth_keeping()
-            pages.close()
-            if worthless:
-                _remove(asked.corpus, created)
+        with _locked(asked):
+            fresh = not (asked.corpus / DATABASE).exists()
+            exporter.existing(asked.corpus)  # a damaged corpus is told before an hour of crawling
+            pages = store.Store(None if asked.dry_run and fresh else asked.corpus)
+            try:
+                self._crawl_into(asked, pages)
+            finally:
+                worthless = fresh and not pages.is_worth_keeping()
+                pages.close()
+                if worthless:
+                    _remove(asked.corpus, created)
 
     def _crawl_into(self, asked: Plan, pages: store.Store) -> None:
         spider, stopped_by = self._fetch(asked, pages)
-        if asked.dry_run:
-            _list(spider)
-        else:
-            _finish(spider)
+        try:
+            if asked.dry_run:
+                _list(spider)
+            else:
+                _finish(spider)
+        finally:
+            spider.workers.close()
         for problem in spider.problems[1:]:
             _say(f"error: {problem}")
         if spider.problems:
@@ -88,6 +101,7 @@ class _SignalWatch:
 
     def __init__(self, crawler: Crawler) -> None:
         self.received = 0
+        self._crawler = crawler
         self._answers = {number: signal.getsignal(number) for number in _SIGNALS}
         crawler.signals.connect(self._opened, signals.spider_opened)
 
@@ -98,9 +112,52 @@ class _SignalWatch:
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.received = self.received or number
+        if isinstance(self._crawler.spider, PressSpider):
+            self._crawler.spider.patience.give_up()
         answer = self._answers[signal.Signals(number)]
         if callable(answer):
             answer(number, frame)
+
+
+def _check_contact(asked: Plan, contact: str) -> None:
+    """Refuse to crawl public hosts without a contact; one that is given must be one.
+
+    Raises:
+        UsageError: it is missing, or would not do in a header.
+    """
+    if contact and not _CONTACT.fullmatch(contact):
+        raise UsageError(f"PRESS_CONTACT {contact!r} is neither an e-mail address nor a URL")
+    for source in asked.sources if not contact else ():
+        host = urlsplit(source.url).hostname or ""
+        if not is_private_host(host):
+            raise UsageError(f"{host} is a public host, {NO_CONTACT}")
+
+
+@contextmanager
+def _locked(asked: Plan) -> Iterator[None]:
+    """Keep other crawls out of the corpus folder, which is made; a dry run disturbs none.
+
+    Raises:
+        RefusedError: another crawl is at it.
+        MissingError: the folder cannot be made.
+    """
+    if asked.dry_run:
+        yield
+        return
+    try:
+        asked.corpus.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(asked.corpus, os.O_RDONLY)
+    except OSError as error:
+        why = f"corpus folder {asked.corpus} cannot be written ({error})"
+        raise MissingError(f"{why}: choose a writable folder, -a corpus=DIR") from None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # ends with the process, leaves none
+        yield
+    except BlockingIOError:
+        why = f"corpus {asked.corpus} is being written by another crawl"
+        raise RefusedError(f"{why}: wait for its end or choose another folder") from None
+    finally:
+        os.close(descriptor)
 
 
 def _finish(spider: PressSpider) -> None:

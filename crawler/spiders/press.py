@@ -1,40 +1,53 @@
 """The spider `press`: feeds, page by page, and every entry's page; all it sees goes to the store.
 
 Left to others: checking the arguments (`plan`), what is made of a page (`articles`), writing the
-corpus (`exporter`), polite and safe requests (`settings`, `addresses`).
+corpus (`exporter`), polite and safe requests (`addresses`, `robots`, `patience`).
 """
 
+import html
+import re
 import sqlite3
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
-from typing import Any
+from typing import Any, Literal, Self
+from urllib.parse import urljoin, urlsplit
 
-from scrapy import Request, Spider
-from scrapy.exceptions import CloseSpider, IgnoreRequest
+from scrapy import Request, Spider, signals
+from scrapy.crawler import Crawler
+from scrapy.exceptions import CloseSpider, DontCloseSpider
 from scrapy.http import HtmlResponse, Response
 from scrapy.settings import BaseSettings
-from scrapy.spidermiddlewares.httperror import HttpError
 from twisted.python.failure import Failure
 
 from crawler import articles, feeds
-from crawler.addresses import RefusedAddress
+from crawler.addresses import MissingContact, RefusedAddress
 from crawler.feeds import Entry, Feed
-from crawler.plan import Plan, Source
-from crawler.store import Store, StoredPage
+from crawler.patience import Patience
+from crawler.plan import NO_CONTACT, Plan, Source
+from crawler.reasons import reason
+from crawler.store import Store, StoredFeed, StoredPage
+from crawler.workers import Workers
 from pressft.corpus import Article, article_id
-from pressft.errors import DataError, MissingError, PressftError, RefusedError
+from pressft.errors import DataError, MissingError, PressftError, RefusedError, UsageError
 
 FEED_PRIORITY = 10  # the whole list first: then the time left is known
-_REASONS = {
-    "CannotResolveHostError": "unknown host",
-    "DownloadCancelledError": "too large",
-    "DownloadConnectionRefusedError": "connection refused",
-    "DownloadFailedError": "broken off",
-    "DownloadTimeoutError": "timed out",
-    "ResponseDataLossError": "broken off",
-}
+FEED_PAGES = 1000  # of one source; BMW's has 750, an endless one is no archive
+SITEMAP_DEPTH = 3  # an index of indexes at most
+FULL_TEXT_WORDS = 100  # in a feed; fewer are a teaser
+
+
+@dataclass(frozen=True, slots=True)
+class FeedPage:
+    """A page of a feed to be fetched from `url`; `depth` counts the pages that led to it."""
+
+    source: Source
+    url: str
+    role: Literal["feed", "next", "sitemap"]
+    depth: int = 0
 
 
 class PressSpider(Spider):
@@ -51,9 +64,22 @@ class PressSpider(Spider):
         super().__init__(**arguments)
         self.plan = plan
         self.store = store
+        self.workers = Workers()
+        self.patience = Patience()
         self.articles: dict[str, Article] = {}
         self.listed: dict[str, Entry] = {}
         self.problems: list[PressftError] = []
+        self._without_feed: dict[Source, PressftError] = {}
+        self._pages: Counter[Source] = Counter()
+        self._seen: dict[Source, set[str]] = {source: set() for source in plan.sources}
+        self._went_back = False
+
+    @classmethod
+    def from_crawler(cls, crawler: Crawler, *args: Any, **kwargs: Any) -> Self:  # noqa: ANN401
+        """Connected to the moment when nothing is left to do."""
+        spider = super().from_crawler(crawler, *args, **kwargs)
+        crawler.signals.connect(spider.go_back, signals.spider_idle)
+        return spider
 
     @classmethod
     def update_settings(cls, settings: BaseSettings) -> None:
@@ -63,31 +89,58 @@ class PressSpider(Spider):
         agent = f"{settings['BOT_NAME']}/{version('pressft')}" + (f" (+{contact})" * bool(contact))
         settings.set("USER_AGENT", agent, priority="spider")
 
+    def closed(self, _: str) -> None:
+        """Say which home pages have neither feed nor sitemap."""
+        self.problems += self._without_feed.values()
+
     async def start(self) -> AsyncIterator[Request]:
         """The first page of every feed."""
         for source in self.plan.sources:
-            yield self._feed_request(source.url, source, first=True)
+            yield self._feed_request(FeedPage(source, source.url, "feed"))
 
-    def parse_feed(self, response: Response, source: Source, first: bool) -> Iterator[Request]:
-        """Follow the entries of one page of a feed, and its next page."""
-        try:
-            feed = feeds.parse(response.body, response.url)
-            if first and not feed.entries:
-                raise DataError(f"{source.url} has no entries: give a feed that lists articles")
-        except DataError as problem:
-            if first:
-                self.problems.append(problem)
-            else:  # some newsrooms answer with a page where their feed ends
-                self._count("feed_ends_without_feed")
+    def go_back(self) -> None:
+        """Follow entries that an earlier crawl found and this one's feeds no longer list.
+
+        Raises:
+            DontCloseSpider: there are some.
+        """
+        if self._went_back:
             return
-        for entry in filter(self._is_recent, feed.entries):
-            if self._is_full():
-                return
-            yield from self._follow(entry, source)
-        if feed.next_url and self._goes_on(feed):
-            yield self._feed_request(feed.next_url, source, first=False)
+        self._went_back = True
+        found = self.store.pending({source.newsroom for source in self.plan.sources})
+        requests = [
+            request
+            for entry, newsroom in found
+            if self._is_recent(entry) and not self._is_full()
+            for request in self._follow(entry, newsroom)
+        ]
+        assert self.crawler.engine
+        for request in requests:
+            self.crawler.engine.crawl(request)
+        if requests:
+            raise DontCloseSpider
 
-    def parse_page(self, response: Response, entry: Entry, source: Source) -> None:
+    async def parse_feed(self, response: Response, page: FeedPage) -> AsyncIterator[Request]:
+        """Follow the entries of one page of a feed, its next page, or the feeds it names."""
+        came = self._came(response, page)
+        self._pages[page.source] += 1
+        try:
+            feed = await self.workers.run(
+                feeds.parse, came.body, response.url, came.content_type, self.plan.since
+            )
+            if page.role == "feed" and not (feed.entries or feed.feeds):
+                raise DataError(f"{page.url} has no entries: give a feed that lists articles")
+        except DataError as problem:
+            for request in self._without(response, page, problem):
+                yield request
+            return
+        with self._storing():
+            if not self.plan.dry_run:
+                self.store.save_feed(came)
+        for request in self._read(feed, page):
+            yield request
+
+    def parse_page(self, response: Response, entry: Entry, newsroom: str) -> None:
         """Store the page as it came, then make an article of it."""
         self._count("fetched")
         if not isinstance(response, HtmlResponse):
@@ -95,15 +148,14 @@ class PressSpider(Spider):
             return
         page = StoredPage(
             entry=entry,
-            newsroom=source.newsroom,
-            fetched=datetime.now(UTC).replace(microsecond=0),
+            newsroom=newsroom,
+            fetched=_now(),
             body=response.body,
             encoding=response.encoding,
-            etag=(response.headers.get("ETag") or b"").decode("latin-1"),
-            last_modified=(response.headers.get("Last-Modified") or b"").decode("latin-1"),
+            etag=_header(response, "ETag"),
+            last_modified=_header(response, "Last-Modified"),
         )
-        with self._storing():
-            self.store.save(page)
+        self._save(page)
         self.derive(page)
 
     def derive(self, page: StoredPage) -> None:
@@ -112,40 +164,110 @@ class PressSpider(Spider):
         if isinstance(made, Article):
             self.articles[made.id] = made
             self._count("kept")
+        elif page.body != (full := _full_text(page.entry)) and full:
+            self._take_full_text(page.entry, page.newsroom, full)
         else:
             self._drop(page.entry, made.reason)
 
-    def feed_failed(self, failure: Failure, source: Source, first: bool) -> None:
-        """Note why a feed could not be fetched."""
-        if isinstance(failure.value, RefusedAddress):
-            hint = "pass -s PRESS_ALLOW_PRIVATE=True if that is meant"
-            self.problems.append(RefusedError(f"{source.url}: {failure.value}; {hint}"))
-        elif first:
-            why = f"{source.url} could not be fetched ({_reason(failure)})"
-            self.problems.append(DataError(f"{why}: check the address"))
-        else:
+    def feed_failed(self, failure: Failure, page: FeedPage) -> None:
+        """Note why a page of a feed could not be fetched."""
+        if page.role == "sitemap":
+            return
+        if page.role == "next":
             self._count("feed_ends_without_feed")
+        elif isinstance(failure.value, MissingContact):
+            self.problems.append(UsageError(f"{page.url}: {failure.value}, {NO_CONTACT}"))
+        elif isinstance(failure.value, RefusedAddress):
+            hint = "pass -s PRESS_ALLOW_PRIVATE=True if that is meant"
+            self.problems.append(RefusedError(f"{page.url}: {failure.value}; {hint}"))
+        else:
+            why = f"{page.url} could not be fetched ({reason(failure.value)})"
+            self.problems.append(DataError(f"{why}: check the address"))
 
-    def page_failed(self, failure: Failure, entry: Entry) -> None:
-        """Note why a page could not be fetched."""
-        reason = _reason(failure)
+    def page_failed(self, failure: Failure, entry: Entry, newsroom: str) -> None:
+        """Note why a page could not be fetched; a full text in the feed takes its place."""
+        why = reason(failure.value)
+        if why == "stopped":  # it stays found
+            return
+        full = _full_text(entry)
+        if full:
+            self._count("fetched")
+            self._take_full_text(entry, newsroom, full)
+            return
         self._count("failed")
-        self._count(f"failed/{reason}")
+        self._count(f"failed/{why}")
         with self._storing():
-            self.store.failed(entry.url, reason)
+            self.store.failed(entry.url, why)
 
-    def _feed_request(self, url: str, source: Source, first: bool) -> Request:
-        arguments: dict[str, Any] = {"source": source, "first": first}
+    def _came(self, response: Response, page: FeedPage) -> StoredFeed:
+        """What the server sent, or sent before and has not changed."""
+        if response.status == 304 and (known := self.store.feed(page.url)):
+            self._count("feeds_unchanged")
+            return known
+        return StoredFeed(
+            url=page.url,
+            content_type=_header(response, "Content-Type"),
+            etag=_header(response, "ETag"),
+            last_modified=_header(response, "Last-Modified"),
+            body=response.body,
+        )
+
+    def _read(self, feed: Feed, page: FeedPage) -> Iterator[Request]:
+        """Requests for what a page of a feed lists."""
+        self._without_feed.pop(page.source, None)
+        entries = feed.entries
+        if page.role == "sitemap":
+            entries = tuple(e for e in entries if _is_beneath(e.url, page.source.url))
+        seen = self._seen[page.source]
+        news = {article_id(entry.url) for entry in entries} - seen
+        seen |= news
+        for entry in filter(self._is_recent, entries):
+            if self._is_full():
+                return
+            yield from self._follow(entry, page.source.newsroom)
+        if self._pages[page.source] + len(feed.feeds) > FEED_PAGES:
+            self._count("feed_pages_cut")
+            return
+        for url in feed.feeds if page.depth < SITEMAP_DEPTH else ():
+            yield self._feed_request(replace(page, url=url, depth=page.depth + 1))
+        # A server that does not page by number answers with the same entries again.
+        following = feed.next_url or feed.numbered_url
+        if following and news and any(map(self._is_recent, entries)):
+            yield self._feed_request(replace(page, url=following, role="next"))
+
+    def _without(
+        self, response: Response, page: FeedPage, problem: PressftError
+    ) -> Iterator[Request]:
+        """Look for a sitemap where there is no feed."""
+        if page.role == "next":  # some newsrooms answer with a page where their feed ends
+            self._count("feed_ends_without_feed")
+        elif page.role == "feed" and isinstance(response, HtmlResponse):
+            self._without_feed[page.source] = problem
+            known = response.meta.get("sitemaps") or [urljoin(page.url, "/sitemap.xml")]
+            for url in (url for url in known if feeds.web_url(url, page.url)):
+                yield self._feed_request(replace(page, url=url, role="sitemap"))
+        elif page.role == "feed":
+            self.problems.append(problem)
+
+    def _feed_request(self, page: FeedPage) -> Request:
+        arguments: dict[str, Any] = {"page": page}
+        known = self.store.feed(page.url)
+        validators = {
+            "If-None-Match": known.etag if known else "",
+            "If-Modified-Since": known.last_modified if known else "",
+        }
         return Request(
-            url,
+            page.url,
             self.parse_feed,
+            headers={name: value for name, value in validators.items() if value},
             priority=FEED_PRIORITY,
             dont_filter=False,  # a next page that is an earlier one ends there
+            meta={"handle_httpstatus_list": [304]},
             cb_kwargs=arguments,
             errback=lambda failure: self.feed_failed(failure, **arguments),
         )
 
-    def _follow(self, entry: Entry, source: Source) -> Iterator[Request]:
+    def _follow(self, entry: Entry, newsroom: str) -> Iterator[Request]:
         if article_id(entry.url) in self.listed:
             return
         self.listed[article_id(entry.url)] = entry
@@ -156,12 +278,13 @@ class PressSpider(Spider):
         if self.plan.dry_run:
             return
         with self._storing():
-            self.store.found(entry, source.newsroom)
+            self.store.found(entry, newsroom)
+        arguments: dict[str, Any] = {"entry": entry, "newsroom": newsroom}
         yield Request(
             entry.url,
             self.parse_page,
-            cb_kwargs={"entry": entry, "source": source},
-            errback=lambda failure: self.page_failed(failure, entry),
+            cb_kwargs=arguments,
+            errback=lambda failure: self.page_failed(failure, **arguments),
         )
 
     def _is_recent(self, entry: Entry) -> bool:
@@ -172,9 +295,15 @@ class PressSpider(Spider):
     def _is_full(self) -> bool:
         return self.plan.limit is not None and len(self.listed) >= self.plan.limit
 
-    def _goes_on(self, feed: Feed) -> bool:
-        """Whether the next page may hold more: feeds are newest first."""
-        return not self._is_full() and any(map(self._is_recent, feed.entries))
+    def _take_full_text(self, entry: Entry, newsroom: str, full: bytes) -> None:
+        self._count("from_feed")
+        page = StoredPage(entry, newsroom, _now(), full, "utf-8")
+        self._save(page)
+        self.derive(page)
+
+    def _save(self, page: StoredPage) -> None:
+        with self._storing():
+            self.store.save(page)
 
     def _drop(self, entry: Entry, reason: str) -> None:
         self._count("dropped")
@@ -197,15 +326,31 @@ class PressSpider(Spider):
             raise CloseSpider("store") from None
 
 
-def _reason(failure: Failure) -> str:
-    """Why a request failed, in a few words that can be counted."""
-    error = failure.value
-    if isinstance(error, HttpError):
-        return f"HTTP {error.response.status}"
-    if isinstance(error, RefusedAddress):
-        return "not a public address"
-    if isinstance(error, IgnoreRequest):
-        return "robots.txt" if "robots.txt" in str(error) else "ignored"
-    if "certificate verify failed" in str(error):
-        return "certificate not trusted"
-    return _REASONS.get(type(error).__name__, type(error).__name__)
+def _full_text(entry: Entry) -> bytes:
+    """A page of the text in the feed, empty where that is a teaser."""
+    if len(feeds.plain(entry.summary_html).split()) < FULL_TEXT_WORDS:
+        return b""
+    title = html.escape(entry.title)
+    return (
+        f'<html><head><meta charset="utf-8"><title>{title}</title></head>'
+        f"<body><article><h1>{title}</h1>\n{entry.summary_html}\n</article></body></html>"
+    ).encode("utf-8", "replace")
+
+
+def _is_beneath(url: str, home: str) -> bool:
+    """Whether a page belongs to the part of a site that begins at `home`, and is not `home`."""
+    page, start = urlsplit(url), urlsplit(home)
+    path = re.sub(r"(/index)?\.x?html?$", "", start.path).rstrip("/")
+    return (
+        (page.hostname or "").removeprefix("www.") == (start.hostname or "").removeprefix("www.")
+        and page.path.startswith(f"{path}/")
+        and page.path.strip("/") != start.path.strip("/")
+    )
+
+
+def _header(response: Response, name: str) -> str:
+    return (response.headers.get(name) or b"").decode("latin-1")
+
+
+def _now() -> datetime:
+    return datetime.now(UTC).replace(microsecond=0)

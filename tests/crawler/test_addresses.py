@@ -39,6 +39,13 @@ from crawler.addresses import is_public
         ("::ffff:127.0.0.1", False),
         ("::ffff:93.184.216.34", True),
         ("2002:7f00:1::", False),
+        ("64:ff9b::7f00:1", False),
+        ("64:ff9b::5db8:d822", True),
+        ("::7f00:1", False),
+        ("fec0::1", False),
+        ("2001:0:7f00:1::1", False),
+        ("2001:db8::1", False),
+        ("ff02::1", False),
     ],
 )
 def test_public_addresses(address: str, public: bool) -> None:
@@ -113,4 +120,8 @@ def test_doors_that_stay_closed() -> None:
     assert not settings.TELNETCONSOLE_ENABLED
     assert not settings.REMOTE_CONTROL_ENABLED
     assert not settings.PRESS_ALLOW_PRIVATE
-    assert set(settings.DOWNLOAD_HANDLERS.values()) == {None}
+    assert {name for name, handler in settings.DOWNLOAD_HANDLERS.items() if handler} == {
+        "http",
+        "https",
+    }
+    assert settings.TWISTED_DNS_RESOLVER == "crawler.addresses.PublicResolver"

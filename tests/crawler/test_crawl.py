@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from loopback import LOOPBACK, ROOT, Answer, Crawl, Site, rss, scrapy
 
+from crawler import plan
 from pressft import corpus
 from pressft.corpus import Article
 from pressft.newsroom import Newsroom, Story
@@ -195,10 +196,10 @@ def test_pages_without_an_article_are_counted_by_reason(
 def test_one_bad_feed_among_good_ones_is_told_and_the_rest_kept(
     newsroom: Newsroom, crawl: Crawl, tmp_path: Path
 ) -> None:
-    feeds = f"{newsroom.url}/,{newsroom.feed_url}"
+    feeds = f"{newsroom.url}/news/story-1,{newsroom.feed_url}"
     done = crawl(feeds, tmp_path / "c", *LOOPBACK, "-a", "limit=2")
     assert done.returncode == 4
-    assert f"error: {newsroom.url}/ is no RSS or Atom feed" in done.stderr
+    assert f"error: {newsroom.url}/news/story-1 is no RSS or Atom feed" in done.stderr
     assert len(articles_in(tmp_path / "c")) == 2
 
 
@@ -218,7 +219,8 @@ def test_a_bad_argument_is_exit_2_and_an_unwritable_folder_5(crawl: Crawl, tmp_p
     done = crawl("nowhere", tmp_path / "c")
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == (
-        "error: unknown newsroom 'nowhere': give an http or https URL, or a name, bmw\n"
+        "error: unknown newsroom 'nowhere': give an http or https URL, or a name, "
+        f"{', '.join(plan.presets())}\n"
     )
     done = crawl("http://127.0.0.1/", Path("/proc/none/c"))
     assert done.returncode == 5

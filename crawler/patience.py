@@ -1,0 +1,153 @@
+"""One request after another to a host, as slowly as it asks: Crawl-delay, Retry-After, backoff.
+
+A download handler, because only there a wait holds back every request of the host. Left to others:
+trying again (Scrapy's retry middleware), robots.txt (`robots`).
+"""
+
+import asyncio
+import math
+import time
+from collections import defaultdict
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from urllib.parse import urlsplit
+
+from scrapy import Request
+from scrapy.core.downloader.handlers.http11 import (
+    HTTP11DownloadHandler,
+    _LenientHTTP11ClientFactory,
+    _LenientHTTP11ClientProtocol,
+)
+from scrapy.crawler import Crawler
+from scrapy.exceptions import IgnoreRequest
+from scrapy.http import Response
+from twisted.internet.interfaces import IAddress
+
+LONGEST_DELAY_S = 60  # between two requests; a host that asks for more is left alone
+LONGEST_WAIT_S = 300  # after 429 or 503; a host that asks for more is left for the next crawl
+FIRST_WAIT_S = 1.0  # where it does not say how long: doubled each time
+STRIKES = 5  # of 429 and 503 in a row, and the host is left for the next crawl
+HEADER_BYTES = 256 * 1024  # of status and headers; browsers take as much
+_POLL_S = 0.5
+
+
+class StayAway(IgnoreRequest):
+    """A request to a host that asked to be left alone; the message says how."""
+
+
+@dataclass(slots=True)
+class _Host:
+    """What a host asked for: seconds between requests, not before (monotonic), refusals so far."""
+
+    delay_s: float = 0.0
+    not_before: float = 0.0
+    strikes: int = 0
+    closed: str = ""
+
+
+class Patience:
+    """When each host may be asked again; `give_up` ends all waiting."""
+
+    def __init__(self) -> None:
+        """No host has asked for anything yet."""
+        self._hosts: defaultdict[str, _Host] = defaultdict(_Host)
+        self._stopped = False
+
+    def give_up(self) -> None:
+        """Refuse every further request: the crawl was asked to end."""
+        self._stopped = True
+
+    def ask(self, host: str, delay_s: float) -> None:
+        """Leave at least `delay_s` between two requests to `host`, or it alone if that is long."""
+        known = self._hosts[host]
+        known.delay_s = max(known.delay_s, delay_s)
+        if known.delay_s > LONGEST_DELAY_S:
+            known.closed = "crawl delay too long"
+
+    async def turn(self, host: str) -> None:
+        """Wait until `host` may be asked.
+
+        Raises:
+            StayAway: it wants to be left alone, or the crawl ends.
+        """
+        known = self._hosts[host]
+        while not (self._stopped or known.closed):
+            wait = known.not_before - time.monotonic()
+            if wait <= 0:
+                known.not_before = time.monotonic() + known.delay_s
+                return
+            await asyncio.sleep(min(wait, _POLL_S))
+        raise StayAway(known.closed or "stopped")
+
+    def answered(self, host: str, response: Response) -> None:
+        """Note how the host answered: after 429 and 503 it is asked later (RFC 9110, 10.2.3)."""
+        known = self._hosts[host]
+        if response.status not in (429, 503):
+            known.strikes = 0
+            return
+        wait = retry_after((response.headers.get("Retry-After") or b"").decode("latin-1"))
+        if wait is None:
+            wait = max(FIRST_WAIT_S, known.delay_s) * 2**known.strikes
+        known.strikes += 1
+        if wait > LONGEST_WAIT_S or known.strikes >= STRIKES:
+            known.closed = "asked to come back later"
+        known.not_before = max(known.not_before, time.monotonic() + wait)
+
+
+class PatientHandler(HTTP11DownloadHandler):
+    """Fetches over http and https with the patience of the spider, and with headers bounded."""
+
+    def __init__(self, crawler: Crawler) -> None:
+        """As Scrapy's own."""
+        super().__init__(crawler)
+        self._pool._factory = _BoundedFactory
+
+    async def download_request(self, request: Request) -> Response:
+        """The answer, once it is the request's turn.
+
+        Raises:
+            StayAway: the host wants to be left alone.
+        """
+        host = urlsplit(request.url).hostname or ""
+        patience: Patience = self._crawler.spider.patience  # type: ignore[union-attr]
+        await patience.turn(host)
+        response = await super().download_request(request)
+        patience.answered(host, response)
+        return response
+
+
+class _BoundedProtocol(_LenientHTTP11ClientProtocol):
+    """Hangs up on headers without end."""
+
+    _head_bytes = 0
+
+    def dataReceived(self, bytes: bytes) -> None:
+        parser = self._parser
+        if parser is None or parser.state in ("STATUS", "HEADER"):
+            self._head_bytes += len(bytes)
+        super().dataReceived(bytes)  # type: ignore[no-untyped-call]
+        if self._parser is None or self._parser.state not in ("STATUS", "HEADER"):
+            self._head_bytes = 0
+        elif self._head_bytes > HEADER_BYTES and self.transport:
+            self.transport.abortConnection()
+
+
+class _BoundedFactory(_LenientHTTP11ClientFactory):
+    """Builds the protocols of a pool of connections."""
+
+    def buildProtocol(self, addr: IAddress | None) -> _BoundedProtocol:  # noqa: ARG002
+        return _BoundedProtocol(self._quiescentCallback)  # type: ignore[no-untyped-call]
+
+
+def retry_after(value: str) -> float | None:
+    """Seconds that a Retry-After header asks for, of both its forms; None if it is none."""
+    value = value.strip()
+    if value.isdecimal() and value.isascii():
+        return float(value) if len(value) < 10 else math.inf
+    try:
+        moment = parsedate_to_datetime(value)
+    except (ValueError, OverflowError):
+        return None
+    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return max(0.0, (moment - datetime.now(UTC)).total_seconds())

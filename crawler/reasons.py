@@ -1,0 +1,39 @@
+"""Why a request failed, in a few words that people read and statistics count."""
+
+from scrapy.exceptions import IgnoreRequest
+from scrapy.spidermiddlewares.httperror import HttpError
+
+from crawler.addresses import MissingContact, RefusedAddress
+from crawler.patience import StayAway
+
+UNREACHABLE = ("certificate not trusted", "connection refused", "unknown host")
+_NAMES = {
+    "CannotResolveHostError": "unknown host",
+    "DownloadCancelledError": "too large",
+    "DownloadConnectionRefusedError": "connection refused",
+    "DownloadFailedError": "broken off",
+    "DownloadTimeoutError": "timed out",
+    "ResponseDataLossError": "broken off",
+}
+_SAID = {"redirect": "too many redirects", "DOWNLOAD_MAXSIZE": "too large"}
+
+
+class RefusedByRobots(IgnoreRequest):
+    """A request that robots.txt forbids, or that its absence does; the message says which."""
+
+
+def reason(error: BaseException | None) -> str:
+    """Why, such as "HTTP 404"; the name of its class for an error that is not foreseen."""
+    if isinstance(error, HttpError):
+        return f"HTTP {error.response.status}"
+    if isinstance(error, MissingContact):
+        return "no contact for a public host"
+    if isinstance(error, RefusedAddress):
+        return "not a public address"
+    if isinstance(error, RefusedByRobots | StayAway):
+        return str(error)
+    if isinstance(error, IgnoreRequest):  # Scrapy's own, told apart by their text alone
+        return next((words for said, words in _SAID.items() if said in str(error)), "ignored")
+    if "certificate verify failed" in str(error):
+        return "certificate not trusted"
+    return _NAMES.get(type(error).__name__, type(error).__name__)
