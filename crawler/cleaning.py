@@ -1,44 +1,65 @@
 """Which paragraphs of an article are kept, and why the others are not: a pure function.
 
-Now: white space, empty paragraphs, the title again, paragraphs repeated within the document.
-Contact blocks, disclaimers and what repeats over a whole newsroom will be judged here, too.
+Paragraphs are kept, sentences inside them judged. A heading of a contact, media or link block takes
+the lines under it, one of a company's portrait the prose, too, up to the next heading. What
+repeats over a whole newsroom needs the whole corpus: `repeats`.
 """
 
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
+
+from crawler import sentences
+from crawler.masking import mask
+from crawler.noise import CONTACT, Opening, is_card_line, is_heading, is_prose, opening, reason_of
+
+EMPTY, TITLE, REPEATED = "empty", "title", "repeated"
+_CARD_LINES = 4  # name, role, company, address: more above a telephone number is text
+_RUN_IN = (": ", " – ", " | ", ". ")  # noqa: RUF001 what stands between a heading and its text
+
+
+@dataclass(frozen=True, slots=True)
+class Drop:
+    """A paragraph, or sentences of one, left out of an article."""
+
+    reason: str
+    text: str
 
 
 @dataclass(frozen=True, slots=True)
 class Cleaned:
-    """The kept paragraphs in order, and how many were dropped by reason."""
+    """The kept paragraphs in order, and what was dropped."""
 
     paragraphs: tuple[str, ...]
-    dropped: Counter[str]
+    drops: tuple[Drop, ...]
 
     @property
     def text(self) -> str:
         """The paragraphs, separated by a blank line."""
         return "\n\n".join(self.paragraphs)
 
+    @property
+    def dropped(self) -> Counter[str]:
+        """How many were dropped, by reason."""
+        return Counter(drop.reason for drop in self.drops)
+
 
 def clean(paragraphs: Iterable[str], titles: Iterable[str] = ()) -> Cleaned:
-    """The paragraphs worth keeping of an article that has one of these titles."""
-    headings = {normalise(title).casefold() for title in titles}
-    kept: dict[str, str] = {}
-    dropped: Counter[str] = Counter()
-    for paragraph in map(normalise, paragraphs):
-        key = paragraph.casefold()
-        if not paragraph:
-            dropped["empty"] += 1
-        elif key in headings and not kept:
-            dropped["title"] += 1
-        elif key in kept:
-            dropped["repeated"] += 1
-        else:
-            kept[key] = paragraph
-    return Cleaned(tuple(kept.values()), dropped)
+    """The paragraphs worth keeping of an article that has one of these titles.
+
+    Cleaning again changes nothing: what the loss of a paragraph brings to light goes with it.
+    """
+    kept, drops = _tidied(map(normalise, paragraphs), {_key(normalise(t)) for t in titles})
+    while True:
+        again, more = _judged(kept)
+        drops += more
+        if again == kept:
+            return Cleaned(tuple(kept), tuple(drops))
+        kept, repeated = _tidied(again, set())
+        drops += repeated
 
 
 def normalise(text: str) -> str:
@@ -46,3 +67,101 @@ def normalise(text: str) -> str:
     text = unicodedata.normalize("NFC", text)
     seen = (c for c in text if c.isspace() or unicodedata.category(c) not in ("Cc", "Cf", "Cs"))
     return " ".join("".join(seen).split())
+
+
+def _key(text: str) -> str:
+    return text.casefold()
+
+
+def _tidied(paragraphs: Iterable[str], titles: set[str]) -> tuple[list[str], list[Drop]]:
+    """Masked paragraphs without the empty, the title and what comes twice."""
+    kept: dict[str, str] = {}
+    drops = []
+    for paragraph in paragraphs:
+        text = mask(paragraph)
+        if not text:
+            drops.append(Drop(EMPTY, ""))
+        elif _key(paragraph) in titles and not kept:
+            drops.append(Drop(TITLE, text))
+        elif _key(text) in kept:
+            drops.append(Drop(REPEATED, text))
+        else:
+            kept[_key(text)] = text
+    return list(kept.values()), drops
+
+
+@dataclass(slots=True)
+class _Block:
+    """What an opened block still takes: lines of its kind, and so many paragraphs of prose."""
+
+    reason: str
+    prose: int = 0
+    is_portrait: bool = False  # lines that look like a heading end it
+    is_card: bool = False  # begun by a telephone number: it takes what stands on visiting cards
+
+
+def _judged(paragraphs: Sequence[str]) -> tuple[list[str], list[Drop]]:
+    """One pass over the paragraphs, each judged by itself and by the block it stands in."""
+    kept: list[str] = []
+    drops: list[Drop] = []
+    block: _Block | None = None
+    for index, text in enumerate(paragraphs):
+        opened = _opened(text, " ".join(paragraphs[index + 1 : index + 3]))
+        if opened:
+            late = 2 * index >= len(paragraphs)  # portraits end a release: early ones are short
+            n_prose = (len(paragraphs) if late else 1) if opened.prose else 0
+            block = _Block(opened.reason, n_prose, is_portrait=opened.prose)
+            drops.append(Drop(block.reason, text))
+        elif block and _belongs(text, block):
+            drops.append(Drop(block.reason, text))
+        else:
+            rest, lost = _sentences(text)
+            drops += lost
+            if rest:
+                kept.append(rest)
+                block = None
+            elif not is_prose(text) and lost[0].reason == CONTACT:
+                drops += _card_above(kept)
+                block = block or _Block(CONTACT, is_card=True)
+    return kept, drops
+
+
+def _opened(text: str, following: str) -> Opening | None:
+    """The block that a paragraph opens as its heading, or by the words it begins with."""
+    if found := opening(text, following):
+        return found
+    for mark in _RUN_IN:
+        head, _, rest = text.partition(mark)
+        found = opening(head, rest) if rest else None
+        if found and (found.prose or not is_prose(rest)):
+            return found
+    return None
+
+
+def _belongs(text: str, block: _Block) -> bool:
+    if block.is_card:
+        return is_card_line(text)
+    if is_prose(text):
+        block.prose -= 1
+        return block.prose >= 0
+    return not (block.is_portrait and is_heading(text))
+
+
+def _sentences(text: str) -> tuple[str, list[Drop]]:
+    """What is kept of a paragraph, and what is not, runs of one reason together."""
+    reason = reason_of(text) if not is_prose(text) else ""
+    if reason:
+        return "", [Drop(reason, text)]
+    judged = [(sentence, reason_of(sentence)) for sentence in sentences.split(text)]
+    kept = " ".join(sentence for sentence, why in judged if not why)
+    runs = groupby(judged, key=itemgetter(1))
+    drops = [Drop(why, " ".join(sentence for sentence, _ in run)) for why, run in runs if why]
+    return kept, drops
+
+
+def _card_above(kept: list[str]) -> list[Drop]:
+    """Take name, role and address above a telephone number back out of what was kept."""
+    taken: list[Drop] = []
+    while kept and len(taken) < _CARD_LINES and is_card_line(kept[-1]):
+        taken.append(Drop(CONTACT, kept.pop()))
+    return taken
