@@ -1,6 +1,6 @@
 """Why a request failed, in a few words that people read and statistics count."""
 
-from scrapy.exceptions import IgnoreRequest
+from scrapy.exceptions import DownloadCancelledError, IgnoreRequest
 from scrapy.spidermiddlewares.httperror import HttpError
 
 from crawler.addresses import MissingContact, RefusedAddress
@@ -9,13 +9,13 @@ from crawler.patience import StayAway
 UNREACHABLE = ("certificate not trusted", "connection refused", "unknown host")
 _NAMES = {
     "CannotResolveHostError": "unknown host",
-    "DownloadCancelledError": "too large",
     "DownloadConnectionRefusedError": "connection refused",
     "DownloadFailedError": "broken off",
     "DownloadTimeoutError": "timed out",
     "ResponseDataLossError": "broken off",
 }
 _SAID = {"redirect": "too many redirects", "DOWNLOAD_MAXSIZE": "too large"}
+_PACKING = ("BadGzipFile", "ZstdError", "error")  # the last is zlib's and brotli's
 
 
 class RefusedByRobots(IgnoreRequest):
@@ -36,4 +36,9 @@ def reason(error: BaseException | None) -> str:
         return next((words for said, words in _SAID.items() if said in str(error)), "ignored")
     if "certificate verify failed" in str(error):
         return "certificate not trusted"
-    return _NAMES.get(type(error).__name__, type(error).__name__)
+    if isinstance(error, DownloadCancelledError):  # also by a time-out amid the body
+        return "too large" if "max size" in str(error) else "timed out"
+    name = type(error).__name__
+    if isinstance(error, ValueError | LookupError | EOFError) or name in _PACKING:
+        return "unreadable"
+    return _NAMES.get(name, name)

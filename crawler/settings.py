@@ -7,6 +7,7 @@ COMMANDS_MODULE = "crawler.commands"
 # Ours, for `-s NAME=VALUE`.
 PRESS_ALLOW_PRIVATE = False  # True lets a crawl reach loopback and private addresses
 PRESS_CONTACT = ""  # an e-mail address or page for the User-Agent; public hosts require it
+PRESS_MIN_WORDS = 10  # shorter texts are dropped
 
 # Polite: one connection and one request a second to a host, and only where robots.txt agrees.
 ROBOTSTXT_OBEY = True
@@ -49,7 +50,9 @@ DOWNLOADER_MIDDLEWARES = {
     "crawler.addresses.PublicAddressMiddleware": 760,  # after 750: it sees the proxy
 }
 
-# First come, first fetched; feed pages have a higher priority of their own.
+# First come, first fetched; feed pages have a higher priority of their own. The spider knows what
+# it asked for; a filter would lose pages that redirect to themselves or to one another, uncounted.
+DUPEFILTER_CLASS = "scrapy.dupefilters.BaseDupeFilter"
 SCHEDULER_MEMORY_QUEUE = "scrapy.squeues.FifoMemoryQueue"
 
 # Said: a progress line, one summary, and what went wrong.

@@ -4,6 +4,7 @@ The whole of a crawl on one page. What a failed crawl created it takes away agai
 """
 
 import fcntl
+import logging
 import os
 import re
 import signal
@@ -28,6 +29,11 @@ from pressft.errors import DataError, MissingError, PressftError, RefusedError, 
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _CONTACT = re.compile(r"[!-'*-;=?A-~]+@[!-'*-;=?A-~]+|https?://[!-'*-;=?-~]+")  # safe in a header
+_COUNTED = (  # loggers that warn of single pages, which the summary counts
+    "scrapy.core.downloader.handlers.http11",
+    "scrapy.downloadermiddlewares.httpcompression",
+    "trafilatura",
+)
 
 
 class Command(crawl.Command):
@@ -88,6 +94,8 @@ class Command(crawl.Command):
     def _fetch(self, asked: Plan, pages: store.Store) -> tuple[PressSpider, int]:
         """The spider after its crawl, and the signal that ended it, or 0."""
         assert self.crawler_process
+        for name in _COUNTED:
+            logging.getLogger(name).setLevel(logging.CRITICAL)
         crawler = self.crawler_process.create_crawler(PressSpider)
         watch = _SignalWatch(crawler)
         self.crawler_process.crawl(crawler, plan=asked, store=pages)

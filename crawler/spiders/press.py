@@ -4,6 +4,7 @@ Left to others: checking the arguments (`plan`), what is made of a page (`articl
 corpus (`exporter`), polite and safe requests (`addresses`, `robots`, `patience`).
 """
 
+import hashlib
 import html
 import re
 import sqlite3
@@ -69,8 +70,10 @@ class PressSpider(Spider):
         self.articles: dict[str, Article] = {}
         self.listed: dict[str, Entry] = {}
         self.problems: list[PressftError] = []
-        self._without_feed: dict[Source, PressftError] = {}
+        self._told: dict[Source, PressftError | None] = {}
         self._pages: Counter[Source] = Counter()
+        self._asked: set[str] = set()
+        self._bodies: set[bytes] = set()
         self._seen: dict[Source, set[str]] = {source: set() for source in plan.sources}
         self._went_back = False
 
@@ -90,13 +93,17 @@ class PressSpider(Spider):
         settings.set("USER_AGENT", agent, priority="spider")
 
     def closed(self, _: str) -> None:
-        """Say which home pages have neither feed nor sitemap."""
-        self.problems += self._without_feed.values()
+        """Say which sources list nothing, and why if that is known and not yet said."""
+        for source in (source for source, seen in self._seen.items() if not seen):
+            nothing = DataError(f"{source.url} has no entries: give a feed that lists articles")
+            problem = self._told.get(source, nothing)
+            self.problems += [problem] if problem else []
 
     async def start(self) -> AsyncIterator[Request]:
         """The first page of every feed."""
         for source in self.plan.sources:
-            yield self._feed_request(FeedPage(source, source.url, "feed"))
+            for request in self._feed_request(FeedPage(source, source.url, "feed")):
+                yield request
 
     def go_back(self) -> None:
         """Follow entries that an earlier crawl found and this one's feeds no longer list.
@@ -124,12 +131,14 @@ class PressSpider(Spider):
         """Follow the entries of one page of a feed, its next page, or the feeds it names."""
         came = self._came(response, page)
         self._pages[page.source] += 1
+        key = hashlib.sha256(page.source.url.encode() + came.body).digest()
+        if page.role == "next" and key in self._bodies:  # its server does not know of pages
+            return
+        self._bodies.add(key)
         try:
             feed = await self.workers.run(
                 feeds.parse, came.body, response.url, came.content_type, self.plan.since
             )
-            if page.role == "feed" and not (feed.entries or feed.feeds):
-                raise DataError(f"{page.url} has no entries: give a feed that lists articles")
         except DataError as problem:
             for request in self._without(response, page, problem):
                 yield request
@@ -176,13 +185,13 @@ class PressSpider(Spider):
         if page.role == "next":
             self._count("feed_ends_without_feed")
         elif isinstance(failure.value, MissingContact):
-            self.problems.append(UsageError(f"{page.url}: {failure.value}, {NO_CONTACT}"))
+            self._tell(page, UsageError(f"{page.url}: {failure.value}, {NO_CONTACT}"))
         elif isinstance(failure.value, RefusedAddress):
             hint = "pass -s PRESS_ALLOW_PRIVATE=True if that is meant"
-            self.problems.append(RefusedError(f"{page.url}: {failure.value}; {hint}"))
+            self._tell(page, RefusedError(f"{page.url}: {failure.value}; {hint}"))
         else:
             why = f"{page.url} could not be fetched ({reason(failure.value)})"
-            self.problems.append(DataError(f"{why}: check the address"))
+            self._tell(page, DataError(f"{why}: check the address"))
 
     def page_failed(self, failure: Failure, entry: Entry, newsroom: str) -> None:
         """Note why a page could not be fetched; a full text in the feed takes its place."""
@@ -214,7 +223,6 @@ class PressSpider(Spider):
 
     def _read(self, feed: Feed, page: FeedPage) -> Iterator[Request]:
         """Requests for what a page of a feed lists."""
-        self._without_feed.pop(page.source, None)
         entries = feed.entries
         if page.role == "sitemap":
             entries = tuple(e for e in entries if _is_beneath(e.url, page.source.url))
@@ -229,11 +237,11 @@ class PressSpider(Spider):
             self._count("feed_pages_cut")
             return
         for url in feed.feeds if page.depth < SITEMAP_DEPTH else ():
-            yield self._feed_request(replace(page, url=url, depth=page.depth + 1))
+            yield from self._feed_request(replace(page, url=url, depth=page.depth + 1))
         # A server that does not page by number answers with the same entries again.
         following = feed.next_url or feed.numbered_url
         if following and news and any(map(self._is_recent, entries)):
-            yield self._feed_request(replace(page, url=following, role="next"))
+            yield from self._feed_request(replace(page, url=following, role="next"))
 
     def _without(
         self, response: Response, page: FeedPage, problem: PressftError
@@ -242,26 +250,33 @@ class PressSpider(Spider):
         if page.role == "next":  # some newsrooms answer with a page where their feed ends
             self._count("feed_ends_without_feed")
         elif page.role == "feed" and isinstance(response, HtmlResponse):
-            self._without_feed[page.source] = problem
+            self._told.setdefault(page.source, problem)
             known = response.meta.get("sitemaps") or [urljoin(page.url, "/sitemap.xml")]
             for url in (url for url in known if feeds.web_url(url, page.url)):
-                yield self._feed_request(replace(page, url=url, role="sitemap"))
+                yield from self._feed_request(replace(page, url=url, role="sitemap"))
         elif page.role == "feed":
-            self.problems.append(problem)
+            self._tell(page, problem)
 
-    def _feed_request(self, page: FeedPage) -> Request:
+    def _tell(self, page: FeedPage, problem: PressftError) -> None:
+        self.problems.append(problem)
+        self._told[page.source] = None
+
+    def _feed_request(self, page: FeedPage) -> Iterator[Request]:
+        """The request for a page of a feed, none if it was made before."""
+        if page.url in self._asked:
+            return
+        self._asked.add(page.url)
         arguments: dict[str, Any] = {"page": page}
         known = self.store.feed(page.url)
         validators = {
             "If-None-Match": known.etag if known else "",
             "If-Modified-Since": known.last_modified if known else "",
         }
-        return Request(
+        yield Request(
             page.url,
             self.parse_feed,
             headers={name: value for name, value in validators.items() if value},
             priority=FEED_PRIORITY,
-            dont_filter=False,  # a next page that is an earlier one ends there
             meta={"handle_httpstatus_list": [304]},
             cb_kwargs=arguments,
             errback=lambda failure: self.feed_failed(failure, **arguments),
