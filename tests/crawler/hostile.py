@@ -5,6 +5,7 @@ Every case has an address of its own on loopback, so that waiting for one holds 
 """
 
 import gzip
+import re
 import socket
 import struct
 import threading
@@ -270,10 +271,14 @@ FEEDS: Mapping[str, tuple[Pieces, str]] = {
 
 @dataclass(slots=True)
 class Host:
-    """What one address answers by path; 404 to all else. `asked` are the paths asked for."""
+    """What one address answers by path, or by the name it is called and path; 404 to all else.
+
+    `asked` are the addresses and paths asked for.
+    """
 
     answers: Mapping[str, Pieces]
     asked: list[str] = field(default_factory=list)
+    by_name: Mapping[str, Mapping[str, Pieces]] = field(default_factory=dict)
 
 
 @contextmanager
@@ -282,6 +287,8 @@ def serve(hosts: Mapping[str, Host], port: int = 0, bind: str = "0.0.0.0") -> It
     family = socket.AF_INET6 if ":" in bind else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if family == socket.AF_INET6:
+        listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
     listener.bind((bind, port))
     listener.listen(256)
     threading.Thread(target=_accept, args=(listener, hosts), daemon=True).start()
@@ -301,13 +308,16 @@ def _accept(listener: socket.socket, hosts: Mapping[str, Host]) -> None:
 def _talk(connection: socket.socket, hosts: Mapping[str, Host]) -> None:
     connection.settimeout(20)
     with connection, suppress(OSError):
-        host = hosts[connection.getsockname()[0]]
+        address = connection.getsockname()[0]
+        host = hosts[address]
         head = b""
         while b"\r\n\r\n" not in head and (more := connection.recv(65536)):
             head += more
         path = head.split(b" ")[1].decode() if head.count(b" ") > 1 else ""
-        host.asked.append(path)
-        pieces = host.answers.get(path.partition("?")[0], answer(b"", status="404 Not Found"))
+        host.asked.append(address + path)
+        name = re.search(rb"\r\nHost: ([^\r:]*)", head)
+        answers = host.by_name.get(name[1].decode() if name else "", host.answers)
+        pieces = answers.get(path.partition("?")[0], answer(b"", status="404 Not Found"))
         try:
             for piece in pieces() if callable(pieces) else (pieces,):
                 connection.sendall(piece)

@@ -13,9 +13,12 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from loopback import LOOPBACK, Crawl
+from scrapy.settings import Settings
+from twisted.internet.address import IPv4Address as TCPAddress
+from twisted.internet.interfaces import IResolutionReceiver
 
 from crawler import settings
-from crawler.addresses import is_public
+from crawler.addresses import MissingContact, Policy, PublicResolver, is_public
 
 
 @pytest.mark.parametrize(
@@ -50,6 +53,53 @@ from crawler.addresses import is_public
 )
 def test_public_addresses(address: str, public: bool) -> None:
     assert is_public(ip_address(address)) is public
+
+
+class Rebinding:
+    """A resolver whose name is public when first asked for, and private from then on."""
+
+    def __init__(self) -> None:
+        self.answers = [["93.184.216.34"], ["127.0.0.1"], ["93.184.216.34", "10.0.0.1"], []]
+        self.nameResolver = self
+
+    def resolveHostName(self, receiver: IResolutionReceiver, *_: object) -> None:
+        receiver.resolutionBegan(None)
+        for host in self.answers.pop(0):
+            receiver.addressResolved(TCPAddress("TCP", host, 80))
+        receiver.resolutionComplete()
+
+
+class Receiver:
+    def __init__(self) -> None:
+        self.hosts: list[str] = []
+        self.complete = False
+
+    def resolutionBegan(self, _: object) -> None: ...
+
+    def addressResolved(self, address: TCPAddress) -> None:
+        self.hosts.append(address.host)
+
+    def resolutionComplete(self) -> None:
+        self.complete = True
+
+
+def test_a_connection_gets_the_addresses_that_were_checked_and_no_others() -> None:
+    resolver = PublicResolver(Settings({"PRESS_CONTACT": "us@example.org"}), Rebinding())
+    found = []
+    for refused in (False, True, True, False):
+        receiver = Receiver()
+        resolver.resolveHostName(receiver, "rebinding.example")
+        assert receiver.complete
+        assert ("rebinding.example" in resolver.refused) is refused
+        found.append(receiver.hosts)
+    assert found == [["93.184.216.34"], [], [], []]
+
+
+def test_a_public_host_is_not_asked_without_a_contact() -> None:
+    policy = Policy(Settings({"PRESS_ALLOW_PRIVATE": True}))
+    policy.check("localhost", ip_address("127.0.0.1"))
+    with pytest.raises(MissingContact, match="is a public host"):
+        policy.check("press.example", ip_address("93.184.216.34"))
 
 
 @pytest.mark.parametrize(
