@@ -1,44 +1,85 @@
 """An article out of a stored page: where feed and page meet; a pure function.
 
 The feed is believed first for title and date, the page for language, both for tags; the text is
-the page's. Left to others: near-duplicate groups (`exporter`).
+the page's. Left to others: what repeats over the newsroom (`repeats`), near-duplicate groups
+(`exporter`), doing this in a process with limits (`building`).
 """
 
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
-from crawler.cleaning import clean
+from crawler.cleaning import EMPTY, Drop, clean
 from crawler.extraction import extract
+from crawler.languages import language_of
 from crawler.plan import preset_of
 from crawler.store import StoredPage
 from pressft.corpus import Article, text_sha256
 
-MIN_WORDS = 5  # fewer are a menu or a notice, not an article
+NO_TEXT, TOO_SHORT, OTHER_LANGUAGE = "no text", "too short", "other language"
+MIN_WORDS = 5  # fewer are a menu or a notice, not an article, whatever is asked for
 
 
 @dataclass(frozen=True, slots=True)
-class Dropped:
-    """A page that gives no article, and why."""
+class Demands:
+    """What an article must be: at least so many words, in one of these languages; () is any."""
 
-    reason: str
+    min_words: int = MIN_WORDS
+    languages: tuple[str, ...] = ()
 
 
-def build(stored: StoredPage) -> Article | Dropped:
-    """The article on a page, without a group as yet."""
-    entry = stored.entry
+@dataclass(frozen=True, slots=True)
+class Made:
+    """What became of the page `id`: an article without a group as yet, or None and the reason.
+
+    `drops` are the paragraphs left out; where there is no article, all with any text.
+    """
+
+    id: str
+    article: Article | None
+    reason: str = ""
+    drops: tuple[Drop, ...] = ()
+
+
+def build(stored: StoredPage, demands: Demands | None = None) -> Made:
+    """The article on a page, if it is what is asked for."""
+    entry, demands = stored.entry, demands or Demands()
     page = extract(stored.html, entry.url, preset_of(stored.newsroom))
-    text = clean(page.paragraphs, (entry.title, page.title)).text
-    if len(text.split()) < MIN_WORDS:
-        return Dropped("no text")
-    return Article(
+    cleaned = clean(page.paragraphs, (entry.title, page.title))
+    drops = tuple(drop for drop in cleaned.drops if drop.reason != EMPTY)
+    text = cleaned.text
+    language = language_of(text, page.language)
+    if reason := _refusal(text, language, demands):
+        rest = tuple(Drop(reason, paragraph) for paragraph in cleaned.paragraphs)
+        return Made(stored.id, None, reason, drops + rest)
+    article = Article(
         id=stored.id,
-        url=entry.url,
+        url=_address(entry.url, page.canonical),
         title=entry.title or page.title,
         text=text,
         published=entry.published or page.published,
-        language=page.language,
+        language=language,
         newsroom=stored.newsroom,
         tags=tuple(dict.fromkeys((*entry.tags, *page.tags))),
         group="",
         fetched=stored.fetched,
         sha256=text_sha256(text),
     )
+    return Made(stored.id, article, drops=drops)
+
+
+def _refusal(text: str, language: str, demands: Demands) -> str:
+    n_words = len(text.split())
+    if n_words < MIN_WORDS:
+        return NO_TEXT
+    if n_words < demands.min_words:
+        return TOO_SHORT
+    if demands.languages and language not in demands.languages:
+        return OTHER_LANGUAGE
+    return ""
+
+
+def _address(url: str, canonical: str) -> str:
+    """The canonical address, if it is the one found but for its query: many name another page."""
+    found, named = urlsplit(url), urlsplit(canonical)
+    same = (found.hostname, found.path) == (named.hostname, named.path)
+    return canonical if same and named.scheme in ("http", "https") else url

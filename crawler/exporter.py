@@ -2,37 +2,59 @@
 
 A new shard is written under a temporary name, synced and renamed; then the dataset card; last the
 manifest, which alone says what counts. What a killed crawl leaves is overwritten by the next one.
+What cleaning left out lies beside the shards, in `dropped.jsonl`.
 """
 
 import hashlib
 import os
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from crawler import repeats
+from crawler.articles import MIN_WORDS, TOO_SHORT
+from crawler.card import card
+from crawler.cleaning import Drop
 from pressft.corpus import (
+    DROPPED,
     MANIFEST,
+    SHARD_NAME,
     Article,
+    DroppedParagraph,
     Shard,
+    dropped_text,
     manifest_text,
+    read_dropped,
     read_manifest,
     read_shard,
     write_table,
 )
-from pressft.errors import MissingError
+from pressft.errors import DataError, MissingError
 
 CARD = "README.md"
 
 
+def assign(new: Iterable[Article], old: Iterable[Article]) -> tuple[Article, ...]:
+    """The new articles with their groups, by `pressft.duplicates`."""
+    from pressft import duplicates  # 0.3 s of scipy, for nothing until the end of a crawl
+
+    return duplicates.assign(new, old)
+
+
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """The receipt of an export, in articles: written now, in the corpus altogether, set aside."""
+    """The receipt of an export, in articles: written now, in the corpus altogether, set aside.
+
+    `too_short` holds the ids of those that were nothing but what repeats over the newsroom,
+    `repeats` counts the paragraphs dropped as such.
+    """
 
     new: int
     total: int
     set_aside: int
+    too_short: tuple[str, ...] = ()
+    repeats: int = 0
 
 
 def existing(folder: Path) -> list[Article]:
@@ -46,29 +68,153 @@ def existing(folder: Path) -> list[Article]:
     return [a for shard in read_manifest(folder) for a in read_shard(folder, shard)]
 
 
-def export(folder: Path, articles: Iterable[Article]) -> Exported:
+def export(
+    folder: Path,
+    articles: Iterable[Article],
+    drops: Mapping[str, Sequence[Drop]] | None = None,
+    min_words: int = MIN_WORDS,
+) -> Exported:
     """Add the articles whose id the corpus does not hold yet, as one new shard.
 
-    Nothing is written where there are none.
+    `drops` are the paragraphs left out so far, by the id of the page; what repeats over the corpus
+    is left out here. No shard is written where there are none.
 
     Raises:
         DataError: the corpus is damaged.
         MissingError: it cannot be written.
     """
-    from pressft.duplicates import assign  # 0.3 s of scipy, for nothing until the end of a crawl
-
     old = existing(folder)
     known = {article.id for article in old}
-    new = assign((article for article in articles if article.id not in known), old)
-    if new:
+    fresh = [article for article in articles if article.id not in known]
+    before = read_dropped(folder)
+    learnt = _cleaned(fresh, old, before, min_words)
+    new = assign(learnt.articles, old)
+    dropped = _merged(before, drops or {}, learnt.drops)
+    if new or (old and dropped != before):
         shards = list(read_manifest(folder)) if old else []
-        name = f"articles-{len(shards):05d}.parquet"
         with _writing(folder):
-            shards.append(Shard(name, len(new), _write_shard(new, folder / name)))
-            _write(folder / CARD, _card([*old, *new], shards).encode())
-            _write(folder / MANIFEST, manifest_text(shards).encode())
-    aside = sum(not article.group for article in (*old, *new))
-    return Exported(len(new), len(old) + len(new), aside)
+            if new:
+                name = _next_name(shards)
+                shards.append(Shard(name, len(new), _write_shard(new, folder / name)))
+            _conclude(folder, [*old, *new], shards, dropped)
+    return _receipt(new, [*old, *new], learnt)
+
+
+def export_anew(
+    folder: Path,
+    articles: Iterable[Article],
+    drops: Mapping[str, Sequence[Drop]],
+    min_words: int = MIN_WORDS,
+) -> Exported:
+    """Replace the corpus by these articles; those it alone holds are carried over.
+
+    Groups are found in the order in which the articles came, so that where texts are as before,
+    the splits are. The old shards go when the manifest names the new one.
+
+    Raises:
+        DataError: the corpus is damaged, or nothing would be left of it.
+        MissingError: it cannot be written.
+    """
+    old = existing(folder)
+    found = {article.id: article for article in articles}
+    ids = {article.id for article in old}
+    carried = [a for a in old if a.id not in found and a.id not in drops]
+    learnt = _cleaned([*found.values(), *carried], [], [], min_words)
+    if not learnt.articles:
+        raise DataError(f"{folder}: no page gives an article: ask for fewer words or any language")
+    by_id = {article.id: article for article in learnt.articles}
+    placed: list[Article] = []
+    for batch in _batches(folder, by_id):
+        placed += assign(batch, placed)
+    stale = {path for path in folder.iterdir() if SHARD_NAME.fullmatch(path.name)}
+    name = _next_name(read_manifest(folder) if old else [])
+    kept_drops = [d for d in read_dropped(folder) if d.id in {a.id for a in carried}]
+    with _writing(folder):
+        shards = [Shard(name, len(placed), _write_shard(placed, folder / name))]
+        _conclude(folder, placed, shards, _merged(kept_drops, drops, learnt.drops))
+        for path in stale - {folder / name}:
+            path.unlink()
+    return _receipt([a for a in placed if a.id not in ids], placed, learnt)
+
+
+@dataclass(frozen=True, slots=True)
+class _Learnt:
+    """Articles without what repeats over the corpus, and what was left out of which."""
+
+    articles: list[Article]
+    drops: dict[str, list[Drop]]
+    too_short: tuple[str, ...]
+
+
+def _cleaned(
+    new: Sequence[Article],
+    old: Sequence[Article],
+    before: Iterable[DroppedParagraph],
+    min_words: int,
+) -> _Learnt:
+    """Leave out of the new articles what repeats over old and new ones, or did so before."""
+    known = [paragraph.text for paragraph in before if paragraph.reason == repeats.REASON]
+    repeated = repeats.learn([*old, *assign(new, old)], known) if new else frozenset()
+    texts, drops = repeats.without(new, repeated)
+    kept = []
+    for article in texts:
+        if drops.get(article.id) and len(article.text.split()) < min_words:
+            drops[article.id] += [Drop(TOO_SHORT, t) for t in article.text.split("\n\n") if t]
+        else:
+            kept.append(article)
+    too_short = {article.id for article in texts} - {article.id for article in kept}
+    return _Learnt(kept, drops, tuple(sorted(too_short)))
+
+
+def _next_name(shards: Iterable[Shard]) -> str:
+    """The name of a shard that the manifest does not know, the first free number upwards."""
+    last = max((int(shard.name[9:14]) for shard in shards), default=-1)
+    return f"articles-{last + 1:05d}.parquet"
+
+
+def _batches(folder: Path, articles: Mapping[str, Article]) -> Iterator[list[Article]]:
+    """The articles of each old shard in its order, then those of none."""
+    left = dict(articles)
+    for shard in read_manifest(folder) if (folder / MANIFEST).exists() else ():
+        ids = [article.id for article in read_shard(folder, shard)]
+        yield [left.pop(name) for name in ids if name in left]
+    yield list(left.values())
+
+
+def _merged(
+    before: Iterable[DroppedParagraph], *drops: Mapping[str, Sequence[Drop]]
+) -> list[DroppedParagraph]:
+    """What was left out, pages looked at now in place of what was noted of them before."""
+    now = {page_id for found in drops for page_id in found}
+    rows = [paragraph for paragraph in before if paragraph.id not in now]
+    rows += [
+        DroppedParagraph(page_id, drop.reason, drop.text)
+        for found in drops
+        for page_id, left_out in found.items()
+        for drop in left_out
+    ]
+    return sorted(rows, key=lambda row: row.id)
+
+
+def _conclude(
+    folder: Path,
+    articles: Sequence[Article],
+    shards: Sequence[Shard],
+    dropped: Sequence[DroppedParagraph],
+) -> None:
+    """Write what lies beside the shards, the manifest last."""
+    if dropped:
+        _write(folder / DROPPED, dropped_text(dropped).encode())
+    else:
+        (folder / DROPPED).unlink(missing_ok=True)
+    _write(folder / CARD, card(articles, shards, dropped).encode())
+    _write(folder / MANIFEST, manifest_text(shards).encode())
+
+
+def _receipt(new: Sequence[Article], articles: Sequence[Article], learnt: _Learnt) -> Exported:
+    aside = sum(not article.group for article in articles)
+    n_repeats = sum(d.reason == repeats.REASON for found in learnt.drops.values() for d in found)
+    return Exported(len(new), len(articles), aside, learnt.too_short, n_repeats)
 
 
 @contextmanager
@@ -113,37 +259,3 @@ def _sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _card(articles: Sequence[Article], shards: Sequence[Shard]) -> str:
-    """A Hugging Face dataset card; it names the shards, so that strays are not read."""
-    files = "\n".join(f"      - {shard.name}" for shard in shards)
-    days = sorted(a.published.date().isoformat() for a in articles if a.published)
-    years = Counter(day[:4] for day in days)
-    rooms = Counter(article.newsroom for article in articles)
-    languages = Counter(article.language or "undeclared" for article in articles)
-    return f"""---
-pretty_name: Newsroom articles
-task_categories:
-  - text-generation
-configs:
-  - config_name: default
-    data_files:
-{files}
----
-
-# Newsroom articles
-
-{len(articles)} articles{f" from {days[0]} to {days[-1]}" if days else ""}, crawled by pressft.
-The texts belong to the newsrooms that published them; look up their terms before passing them on.
-
-| | articles |
-| --- | --- |
-{_rows("newsroom", rooms)}
-{_rows("language", languages)}
-{_rows("year", years)}
-"""
-
-
-def _rows(name: str, counts: Counter[str]) -> str:
-    return "\n".join(f"| {name} {key} | {counts[key]} |" for key in sorted(counts))

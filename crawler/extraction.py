@@ -1,7 +1,8 @@
 """Text, title, date, language and tags out of one HTML page: a pure function.
 
-trafilatura finds the article; tables and a preset's noise go before it looks. Left to others:
-which of feed and page to believe (`articles`), what to keep of the paragraphs (`cleaning`).
+trafilatura finds the article; tables of data and a preset's noise go before it looks. Left to
+others: which of feed and page to believe (`articles`), what to keep of the paragraphs (`cleaning`),
+limits of time and memory (`building`).
 """
 
 import copy
@@ -9,6 +10,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from urllib.parse import urljoin, urlsplit
 
 import trafilatura
 from lxml import etree, html
@@ -25,7 +27,13 @@ _DATES = (
     "//meta[@itemprop='datePublished']/@content",
     "//*[@itemprop='datePublished']/@datetime",
     "//article//time/@datetime",
+    "//time[@pubdate or contains(@class, 'publish') or contains(@class, 'date')]/@datetime",
 )
+_JSON_DATE = re.compile(r'"datePublished"\s*:\s*"([^"]{8,40})"')
+_TAGS = "//meta[@property='article:tag']/@content | //a[@rel='tag']"
+_CANONICAL = "//link[@rel='canonical']/@href | //meta[@property='og:url']/@content"
+MAX_CELLS, LAYOUT_WORDS = 200, 30  # a table with more cells, or no cell of so many words, is data
+SHORT = 400  # characters of text that may be all there is, or a teaser beside the article
 _TITLES = (
     "//article//h1",
     "//main//h1",
@@ -44,19 +52,26 @@ class Page:
     published: datetime | None
     language: str
     tags: tuple[str, ...]
+    canonical: str = ""
 
 
 def extract(source: str, url: str, preset: Preset | None = None) -> Page:
-    """The article on a page, in the order of the page; no paragraphs where there is none."""
+    """The article on a page, in the order of the page; no paragraphs where there is none.
+
+    `canonical` is the absolute address that the page gives itself.
+    """
     preset = preset or Preset()
     tree = _parse(source)
     if tree is None:
         return Page((), "", None, "", ())
     select = preset.select
-    tags = (normalise(_text(element)) for element in _matches(tree, select.tags))
+    found = _matches(tree, select.tags) if select.tags else tree.xpath(_TAGS)
+    tags = [normalise(_text(element)) for element in found]
     title, published, language = _title(tree, preset), _published(tree, preset), _language(tree)
-    for element in [*tree.iter("table"), *_matches(tree, select.noise)]:
+    canonical = _canonical(tree, url)
+    for element in _matches(tree, select.noise):
         _drop(element)
+    _flatten_tables(tree)
     _drop_blocks(tree, preset.noise_headings)
     return Page(
         paragraphs=_paragraphs(_focus(tree, select.text), url),
@@ -64,6 +79,7 @@ def extract(source: str, url: str, preset: Preset | None = None) -> Page:
         published=published,
         language=language,
         tags=tuple(dict.fromkeys(tag for tag in tags if tag)),
+        canonical=canonical,
     )
 
 
@@ -76,16 +92,36 @@ def _parse(source: str) -> html.HtmlElement | None:
         return None
 
 
+def _flatten_tables(tree: html.HtmlElement) -> None:
+    """Drop tables of data, which cost trafilatura minutes, and unfold those that lay out text."""
+    for table in reversed(list(tree.iter("table"))):
+        cells = list(table.iter("td", "th"))
+        sizes = (len(_text(cell).split()) for cell in cells)
+        if len(cells) <= MAX_CELLS and any(size >= LAYOUT_WORDS for size in sizes):
+            for element in table.iter("table", "tbody", "thead", "tfoot", "tr", "td", "th"):
+                element.tag = "div"
+        else:
+            _drop(table)
+
+
 def _paragraphs(tree: html.HtmlElement, url: str) -> tuple[str, ...]:
-    text = trafilatura.extract(
+    text = _main_text(copy.deepcopy(tree), url, precise=True)
+    if len(text) < SHORT:  # perhaps it was too strict: believe a much longer one
+        longer = _main_text(tree, url, precise=False)
+        text = longer if len(longer) >= 3 * len(text) else text
+    return tuple(line for line in text.splitlines() if line.strip())
+
+
+def _main_text(tree: html.HtmlElement, url: str, *, precise: bool) -> str:
+    found = trafilatura.extract(
         tree,
         url=url,
-        favor_precision=True,
+        favor_precision=precise,
         include_comments=False,
         include_tables=False,
         deduplicate=False,
     )
-    return tuple(line for line in (text or "").splitlines() if line.strip())
+    return found or ""
 
 
 def _focus(tree: html.HtmlElement, selector: str) -> html.HtmlElement:
@@ -137,7 +173,9 @@ def _published(tree: html.HtmlElement, preset: Preset) -> datetime | None:
             return moment.replace(tzinfo=moment.tzinfo or UTC).astimezone(UTC)
         except ValueError:
             continue
-    for value in (str(found) for path in _DATES for found in tree.xpath(path)):
+    declared = [str(found) for path in _DATES for found in tree.xpath(path)]
+    scripts = tree.xpath("//script[@type='application/ld+json']/text()")
+    for value in declared + [m[1] for script in scripts for m in _JSON_DATE.finditer(script)]:
         try:
             moment = datetime.fromisoformat(value.strip())
             return moment.replace(tzinfo=moment.tzinfo or UTC, microsecond=0).astimezone(UTC)
@@ -151,6 +189,18 @@ def _language(tree: html.HtmlElement) -> str:
     declared = [*tree.xpath("/html/@lang"), *tree.xpath("//meta[@property='og:locale']/@content")]
     found = (_LANGUAGE.match(str(value).strip().lower()) for value in declared)
     return next((match[0] for match in found if match), "")
+
+
+def _canonical(tree: html.HtmlElement, url: str) -> str:
+    """The address the page gives itself, "" for none or one of no use."""
+    for named in tree.xpath(_CANONICAL):
+        try:
+            address = urljoin(url, str(named).strip())
+            if urlsplit(address).scheme in ("http", "https") and urlsplit(address).hostname:
+                return address
+        except ValueError:
+            continue
+    return ""
 
 
 def _matches(tree: html.HtmlElement, selector: str) -> list[html.HtmlElement]:

@@ -3,6 +3,7 @@
 Left to others: doing it (`spiders.press`), and whether the corpus folder can be written (`store`).
 """
 
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,7 +17,9 @@ from pressft.errors import UsageError
 
 DATABASE = "crawl.db"
 NO_CONTACT = "which must know whom to write to: give -s PRESS_CONTACT=you@example.org"
-_ARGUMENTS = ("feed", "corpus", "since", "limit", "dry_run")
+_ARGUMENTS = ("feed", "corpus", "since", "limit", "language", "dry_run", "reextract")
+_ONLINE = ("feed", "since", "limit", "dry_run")
+_LANGUAGE = re.compile(r"[a-z]{2,3}")
 _FLAGS = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
 
 
@@ -53,13 +56,19 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A checked crawl. `limit` counts the entries of the feeds, old and new, in their order."""
+    """A checked crawl. `limit` counts the entries of the feeds, old and new, in their order.
+
+    With `reextract` there are no sources: the pages stored before are read again. `languages` are
+    those to keep, () for all.
+    """
 
     sources: tuple[Source, ...]
     corpus: Path
     since: date | None = None
     limit: int | None = None
     dry_run: bool = False
+    reextract: bool = False
+    languages: tuple[str, ...] = ()
 
 
 @cache
@@ -92,8 +101,12 @@ def parse(arguments: Mapping[str, str]) -> Plan:
     unknown = sorted(set(arguments) - set(_ARGUMENTS))
     if unknown:
         raise UsageError(f"unknown argument -a {unknown[0]}: choose {', '.join(_ARGUMENTS)}")
+    reextract = _flag("reextract", arguments.get("reextract", "0"))
+    useless = [name for name in _ONLINE if reextract and arguments.get(name, "0") != "0"]
+    if useless:
+        raise UsageError(f"reextract=1 makes no request: leave out {useless[0]}")
     names = [name.strip() for name in arguments.get("feed", "").split(",") if name.strip()]
-    if not names:
+    if not names and not reextract:
         raise UsageError(f"no feed: give -a feed=URL or a name, {', '.join(presets())}")
     return Plan(
         sources=tuple(source for name in names for source in _sources(name)),
@@ -101,6 +114,8 @@ def parse(arguments: Mapping[str, str]) -> Plan:
         since=_since(arguments.get("since", "")),
         limit=_limit(arguments.get("limit", "")),
         dry_run=_flag("dry_run", arguments.get("dry_run", "0")),
+        reextract=reextract,
+        languages=_languages(arguments.get("language", "")),
     )
 
 
@@ -132,6 +147,14 @@ def _corpus(value: str) -> Path:
     if path.is_dir() and not ours and any(path.iterdir()):
         raise UsageError(f"corpus {path} holds other files: give a new folder, corpora/NAME")
     return path
+
+
+def _languages(value: str) -> tuple[str, ...]:
+    found = tuple(name.strip().lower() for name in value.split(",") if name.strip())
+    wrong = [name for name in found if not _LANGUAGE.fullmatch(name)]
+    if wrong:
+        raise UsageError(f"language={wrong[0]!r} is no code: write en, de or several with commas")
+    return found
 
 
 def _since(value: str) -> date | None:

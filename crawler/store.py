@@ -167,22 +167,35 @@ class Store:
         with self._db:
             self._db.execute(_FETCHED, values)
 
+    def kept(self, url: str) -> None:
+        """Note that there is an article on a fetched page."""
+        self._set(article_id(url), "fetched", "")
+
     def dropped(self, url: str, reason: str) -> None:
         """Note that nothing on the page is of use: it is not fetched again."""
-        self._set(url, "dropped", reason)
+        self.drop(article_id(url), reason)
+
+    def drop(self, page_id: str, reason: str) -> None:
+        """Note the same of the page of this id."""
+        self._set(page_id, "dropped", reason)
 
     def failed(self, url: str, reason: str) -> None:
         """Note that the page could not be fetched: the next crawl tries again."""
-        self._set(url, "failed", reason)
+        self._set(article_id(url), "failed", reason)
 
     def is_worth_keeping(self) -> bool:
         """Whether it holds a page of use, fetched with patience."""
         query = "SELECT EXISTS (SELECT 1 FROM urls WHERE state = 'fetched')"
         return bool(self._db.execute(query).fetchone()[0])
 
-    def pages(self, but: set[str]) -> Iterator[StoredPage]:
-        """Every page of use whose id is not among `but`, in the order of ids."""
-        ids = self._db.execute("SELECT id FROM urls WHERE state = 'fetched' ORDER BY id").fetchall()
+    def n_pages(self) -> int:
+        """How many pages are stored, of use or not."""
+        return int(self._db.execute("SELECT COUNT(body) FROM urls").fetchone()[0])
+
+    def pages(self, but: set[str], *, dropped: bool = False) -> Iterator[StoredPage]:
+        """Every page of use, `dropped` ones too, in the order of ids, but for these ids."""
+        which = "body IS NOT NULL" if dropped else "state = 'fetched'"
+        ids = self._db.execute(f"SELECT id FROM urls WHERE {which} ORDER BY id").fetchall()
         for (page_id,) in ids:
             if page_id not in but:
                 query = (
@@ -191,10 +204,10 @@ class Store:
                 )
                 yield _load(self._db.execute(query, (page_id,)).fetchone())
 
-    def _set(self, url: str, state: str, reason: str) -> None:
+    def _set(self, page_id: str, state: str, reason: str) -> None:
         with self._db:
             query = "UPDATE urls SET state = ?, reason = ? WHERE id = ?"
-            self._db.execute(query, (state, reason, article_id(url)))
+            self._db.execute(query, (state, reason, page_id))
 
 
 def remove(folder: Path) -> None:

@@ -29,7 +29,16 @@ app = typer.Typer(
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 Storage = Annotated[
-    str | None, typer.Option(help="Optuna storage URL; default: SQLite, mlruns/optuna.db.")
+    str | None,
+    typer.Option(
+        envvar="PRESSFT_STORAGE", help="Optuna storage URL; default: SQLite, mlruns/optuna.db."
+    ),
+]
+Uri = Annotated[
+    str | None,
+    typer.Option(
+        envvar="PRESSFT_TRACKING_URI", help="MLflow server; default: SQLite, mlruns/mlflow.db."
+    ),
 ]
 
 
@@ -39,12 +48,19 @@ def corpus(
     export: Annotated[
         str | None, typer.Option(help="Print a split (train, validation, test) as JSON lines.")
     ] = None,
+    dropped: Annotated[
+        bool, typer.Option("--dropped", help="Show what cleaning left out: reason, article, text.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Verify a corpus and show its counts, dates, languages, duplicates, splits, fingerprint."""
     from pressft import corpus as room
     from pressft import show
 
+    if dropped:
+        room.read_manifest(folder)  # a folder that is no corpus is told
+        show.dropped(map(dataclasses.asdict, room.read_dropped(folder)), as_json=as_json)
+        return
     found = room.read(folder)
     if export:
         for line in room.export_lines(found, export):
@@ -58,10 +74,9 @@ def corpus(
 def sweep(
     file: Annotated[Path, typer.Argument(help="Experiment file that holds a STUDY.")],
     dry_run: Annotated[bool, typer.Option(help="Print the trials asked for, run none.")] = False,
+    workers: Annotated[int, typer.Option(help="Processes that train at the same time.")] = 1,
     storage: Storage = None,
-    tracking_uri: Annotated[
-        str | None, typer.Option(help="MLflow server; default: SQLite, mlruns/mlflow.db.")
-    ] = None,
+    tracking_uri: Uri = None,
     as_json: Json = False,
 ) -> None:
     """Run a study, or go on with it where it was left; print its table."""
@@ -76,8 +91,32 @@ def sweep(
     with console.reporter() as report:
         from pressft import sweep as room
 
-        outcome = room.run(study, report, Stores(ROOT, storage, tracking_uri))
+        crew = None
+        if workers > 1:
+            from pressft.workers import Crew
+
+            command = [sys.executable, "-m", "pressft", "work", str(file)]
+            where = {"PRESSFT_STORAGE": storage, "PRESSFT_TRACKING_URI": tracking_uri}
+            crew = Crew(command, {k: v for k, v in where.items() if v}, workers, report)
+        outcome = room.run(study, report, Stores(ROOT, storage, tracking_uri), crew=crew)
     _print_outcome(outcome, study.name, as_json=as_json)
+
+
+@app.command(hidden=True)
+def work(
+    file: Path,
+    session: Annotated[str, typer.Option()],
+    storage: Storage = None,
+    tracking_uri: Uri = None,
+) -> None:
+    """Take trials of a study that `sweep --workers` watches over."""
+    from pressft import console, design
+    from pressft.status import Stores
+
+    with console.reporter() as report:
+        from pressft import sweep as room
+
+        room.work(design.load(file), report, Stores(ROOT, storage, tracking_uri), session)
 
 
 @app.command()

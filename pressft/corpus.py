@@ -1,7 +1,8 @@
 """A corpus on disk: its columns, its manifest, and reading it back verified and split.
 
 The format lives here and nowhere else: a folder of `articles-NNNNN.parquet` shards (zstd, page
-checksums) and a `manifest.json`, written last, with the sha256 and the rows of every shard.
+checksums) and a `manifest.json`, written last, with the sha256 and the rows of every shard; beside
+them, no part of the corpus, `dropped.jsonl`.
 Left to others: fetching and writing articles (`crawler`), finding near duplicates (`duplicates`),
 tokens and blocks (`blocks`).
 """
@@ -25,6 +26,7 @@ from pressft.errors import DataError, UsageError
 
 FORMAT = 1  # of manifest, columns and split; part of the fingerprint
 MANIFEST = "manifest.json"
+DROPPED = "dropped.jsonl"  # beside the shards and none of them: what cleaning left out
 SHARD_NAME = re.compile(
     r"articles-\d{5}\.parquet"
 )  # no separators: a manifest cannot point outside
@@ -56,9 +58,10 @@ SCHEMA = pa.schema([pa.field(n, t, nullable=n == "published") for n, t in _COLUM
 class Article:
     """One article; times are aware and UTC, to the second.
 
-    `id` is `article_id(url)`, `text` has paragraphs separated by a blank line, `sha256` is that of
-    the UTF-8 text, `published` is None and `language` "" where the page declares none, `group`
-    names the set of near duplicates and is "" for an article set aside.
+    `id` is the `article_id` of the address it was found at; `url` may be the page's own name for
+    it, which differs in the query at most. `text` has paragraphs separated by a blank line,
+    `sha256` is that of the UTF-8 text, `published` is None and `language` "" where nothing tells
+    them, `group` names the set of near duplicates and is "" for an article set aside.
     """
 
     id: str
@@ -81,6 +84,15 @@ class Shard:
     name: str
     rows: int
     sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class DroppedParagraph:
+    """A paragraph, or sentences of one, left out of article `id`, which may be left out as well."""
+
+    id: str
+    reason: str
+    text: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,6 +235,29 @@ def to_table(articles: Iterable[Article]) -> pa.Table:
 def write_table(articles: Iterable[Article], path: Path) -> None:
     """Write one shard to `path`; not atomic: the caller names, syncs and moves it."""
     pq.write_table(to_table(articles), path, compression="zstd", write_page_checksum=True)
+
+
+def dropped_text(paragraphs: Iterable[DroppedParagraph]) -> str:
+    """The text of `dropped.jsonl`: a JSON object a line."""
+    return "".join(f"{json.dumps(asdict(p), ensure_ascii=False)}\n" for p in paragraphs)
+
+
+def read_dropped(folder: Path) -> list[DroppedParagraph]:
+    """What was left out of the corpus in `folder`, in the order of ids; nothing without a file.
+
+    Raises:
+        DataError: the file is damaged.
+    """
+    path = folder / DROPPED
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+        return [DroppedParagraph(**json.loads(line)) for line in lines if line]
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError, TypeError) as error:
+        why = f"{type(error).__name__}: {error}"
+        cure = f"make it anew with `scrapy crawl press -a corpus={folder} -a reextract=1`"
+        raise DataError(f"{path} is damaged ({why}): {cure}") from None
 
 
 def manifest_text(shards: Sequence[Shard]) -> str:

@@ -1,6 +1,7 @@
 """Results for people at a terminal, or as JSON: tables of arms, scans, plans and corpora."""
 
 import json
+from collections.abc import Iterable
 from typing import Any
 
 import typer
@@ -105,3 +106,12 @@ def corpus(summary: dict[str, Any], *, as_json: bool) -> None:
             lines.append((name.replace("_", " "), str(value) if value is not None else "-"))
     for name, text in lines:
         typer.echo(f"{name:<12} {text}")
+
+
+def dropped(paragraphs: Iterable[dict[str, str]], *, as_json: bool) -> None:
+    """Print paragraphs left out of a corpus, one a line: reason, article id, text; or as JSON."""
+    if as_json:
+        typer.echo(json.dumps(list(paragraphs), indent=2, ensure_ascii=False))
+        return
+    for paragraph in paragraphs:
+        typer.echo("\t".join(paragraph[name] for name in ("reason", "id", "text")))

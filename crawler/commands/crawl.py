@@ -3,6 +3,7 @@
 The whole of a crawl on one page. What a failed crawl created it takes away again.
 """
 
+import asyncio
 import fcntl
 import logging
 import os
@@ -10,6 +11,7 @@ import re
 import signal
 import sys
 from argparse import Namespace
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -21,10 +23,14 @@ from scrapy.commands import crawl
 from scrapy.crawler import Crawler
 from scrapy.exceptions import CloseSpider
 
-from crawler import exporter, plan, store
+from crawler import articles, exporter, plan, repeats, store, summary
 from crawler.addresses import is_private_host
+from crawler.articles import Demands, Made
+from crawler.building import built_all
+from crawler.exporter import Exported
 from crawler.plan import DATABASE, NO_CONTACT, Plan
 from crawler.spiders.press import PressSpider
+from crawler.workers import Workers
 from pressft.errors import DataError, MissingError, PressftError, RefusedError, UsageError
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -42,7 +48,8 @@ class Command(crawl.Command):
     def syntax(self) -> str:
         """What follows the command's name."""
         return (
-            "press -a feed=URL|NAME[,…] -a corpus=DIR [-a since=DATE] [-a limit=N] [-a dry_run=1]"
+            "press -a feed=URL|NAME[,…] -a corpus=DIR [-a since=DATE] [-a limit=N]"
+            " [-a language=CODE[,…]] [-a dry_run=1], or press -a corpus=DIR -a reextract=1"
         )
 
     def short_desc(self) -> str:
@@ -63,12 +70,19 @@ class Command(crawl.Command):
         assert self.settings
         _check_contact(asked, self.settings.get("PRESS_CONTACT"))
         created = [path for path in (asked.corpus, *asked.corpus.parents) if not path.exists()]
+        if asked.reextract and not (asked.corpus / DATABASE).exists():
+            why = f"{asked.corpus} holds no {DATABASE}"
+            raise DataError(f"{why}: there is nothing to read again, crawl it first")
         with _locked(asked):
             fresh = not (asked.corpus / DATABASE).exists()
             exporter.existing(asked.corpus)  # a damaged corpus is told before an hour of crawling
             pages = store.Store(None if asked.dry_run and fresh else asked.corpus)
             try:
-                self._crawl_into(asked, pages)
+                if asked.reextract:
+                    n = self.settings.getint("PRESS_MIN_WORDS")
+                    _reextract(asked, pages, Demands(n, asked.languages))
+                else:
+                    self._crawl_into(asked, pages)
             finally:
                 worthless = fresh and not pages.is_worth_keeping()
                 pages.close()
@@ -173,14 +187,92 @@ def _finish(spider: PressSpider) -> None:
     folder = spider.plan.corpus
     done = {article.id for article in exporter.existing(folder)}
     with suppress(CloseSpider):  # a full disk, already among the problems
-        for page in spider.store.pages(but=done | spider.articles.keys()):
-            spider.derive(page)
-    receipt = exporter.export(folder, spider.articles.values())
+        asyncio.run(_derive(spider, done | spider.made.keys()))
+    made = spider.made.values()
+    receipt = exporter.export(
+        folder,
+        [one.article for one in made if one.article],
+        {one.id: one.drops for one in made},
+        spider.demands.min_words,
+    )
+    _count(spider, receipt)
     if not receipt.total:
         if not spider.problems:
             raise DataError(_nothing(spider))
         return
+    assert spider.crawler.stats
+    summary.table(spider.crawler.stats.get_stats())
     _say(f"{folder}: {receipt.total} articles, {receipt.new} new{_losses(spider)}")
+
+
+async def _derive(spider: PressSpider, but: set[str]) -> None:
+    """Make articles of the pages that an earlier crawl left, one after the other."""
+    for page in spider.store.pages(but=but):
+        await spider.derive(page)
+
+
+def _count(spider: PressSpider, receipt: Exported) -> None:
+    """Put what cleaning left out into the statistics, and take back what proved too short."""
+    assert spider.crawler.stats
+    stats = spider.crawler.stats
+    counts = Counter(drop.reason for one in spider.made.values() for drop in one.drops)
+    counts[repeats.REASON] += receipt.repeats
+    for why, n in (+counts).items():
+        stats.inc_value(f"newsroom/paragraphs/{why}", n)
+    for page_id in receipt.too_short:
+        spider.forget(page_id, articles.TOO_SHORT)
+
+
+def _reextract(asked: Plan, pages: store.Store, demands: Demands) -> None:
+    """Repeat extraction and cleaning on every stored page and write the corpus anew, offline.
+
+    Raises:
+        DataError: there is nothing to read, or nothing would be left.
+    """
+    for number in _SIGNALS:
+        signal.signal(number, _stop)
+    made, reasons = asyncio.run(_rebuild(asked, pages, demands))
+    receipt = exporter.export_anew(
+        asked.corpus,
+        [one.article for one in made if one.article],
+        {one.id: one.drops for one in made},
+        demands.min_words,
+    )
+    for page_id in receipt.too_short:
+        reasons[articles.TOO_SHORT] += 1
+        pages.drop(page_id, articles.TOO_SHORT)
+    losses = "".join(f", {n} dropped ({why})" for why, n in sorted((+reasons).items()))
+    _say(f"{asked.corpus}: {receipt.total} articles from {len(made)} stored pages{losses}")
+
+
+def _stop(number: int, _: FrameType | None) -> None:
+    _say("stopped: the corpus is as it was")
+    sys.exit(128 + number)
+
+
+async def _rebuild(
+    asked: Plan, pages: store.Store, demands: Demands
+) -> tuple[list[Made], Counter[str]]:
+    n_pages, n_workers = pages.n_pages(), os.cpu_count() or 1
+    if not n_pages:
+        raise DataError(f"{asked.corpus} holds no stored pages: crawl it first, without reextract")
+    workers = Workers(n_workers)
+    made: list[Made] = []
+    reasons: Counter[str] = Counter()
+    try:
+        stored = pages.pages(but=set(), dropped=True)
+        with summary.counting(n_pages) as advance:
+            async for page, one in built_all(workers, stored, demands, ahead=2 * n_workers):
+                made.append(one)
+                if one.article:
+                    pages.kept(page.entry.url)
+                else:
+                    reasons[one.reason] += 1
+                    pages.dropped(page.entry.url, one.reason)
+                advance()
+    finally:
+        workers.close()
+    return made, reasons
 
 
 def _nothing(spider: PressSpider) -> str:

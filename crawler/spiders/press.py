@@ -1,6 +1,6 @@
 """The spider `press`: feeds, page by page, and every entry's page; all it sees goes to the store.
 
-Left to others: checking the arguments (`plan`), what is made of a page (`articles`), writing the
+Left to others: checking the arguments (`plan`), what is made of a page (`building`), writing the
 corpus (`exporter`), polite and safe requests (`addresses`, `robots`, `patience`).
 """
 
@@ -24,15 +24,17 @@ from scrapy.http import HtmlResponse, Response
 from scrapy.settings import BaseSettings
 from twisted.python.failure import Failure
 
-from crawler import articles, feeds
+from crawler import feeds
 from crawler.addresses import MissingContact, RefusedAddress
+from crawler.articles import Demands, Made
+from crawler.building import built
 from crawler.feeds import Entry, Feed
 from crawler.patience import Patience
 from crawler.plan import NO_CONTACT, Plan, Source
 from crawler.reasons import reason
 from crawler.store import Store, StoredFeed, StoredPage
 from crawler.workers import Workers
-from pressft.corpus import Article, article_id
+from pressft.corpus import article_id
 from pressft.errors import DataError, MissingError, PressftError, RefusedError, UsageError
 
 FEED_PRIORITY = 10  # the whole list first: then the time left is known
@@ -54,7 +56,7 @@ class FeedPage:
 class PressSpider(Spider):
     """Fetches what a `Plan` asks for into a `Store`.
 
-    Afterwards `articles` holds what was made of the pages fetched, `listed` the entries followed in
+    Afterwards `made` holds what became of the pages fetched, `listed` the entries followed in
     their order, and `problems` what went wrong with a feed or the store.
     """
 
@@ -67,7 +69,7 @@ class PressSpider(Spider):
         self.store = store
         self.workers = Workers()
         self.patience = Patience()
-        self.articles: dict[str, Article] = {}
+        self.made: dict[str, Made] = {}
         self.listed: dict[str, Entry] = {}
         self.problems: list[PressftError] = []
         self._told: dict[Source, PressftError | None] = {}
@@ -149,7 +151,7 @@ class PressSpider(Spider):
         for request in self._read(feed, page):
             yield request
 
-    def parse_page(self, response: Response, entry: Entry, newsroom: str) -> None:
+    async def parse_page(self, response: Response, entry: Entry, newsroom: str) -> None:
         """Store the page as it came, then make an article of it."""
         self._count("fetched")
         if not isinstance(response, HtmlResponse):
@@ -165,18 +167,34 @@ class PressSpider(Spider):
             last_modified=_header(response, "Last-Modified"),
         )
         self._save(page)
-        self.derive(page)
+        await self.derive(page)
 
-    def derive(self, page: StoredPage) -> None:
+    @property
+    def demands(self) -> Demands:
+        """What an article must be, by settings and arguments."""
+        return Demands(self.settings.getint("PRESS_MIN_WORDS"), self.plan.languages)
+
+    async def derive(self, page: StoredPage) -> None:
         """Make an article of a stored page, or note why there is none."""
-        made = articles.build(page)
-        if isinstance(made, Article):
-            self.articles[made.id] = made
+        made = await built(self.workers, page, self.demands)
+        full = b"" if made.article else _full_text(page.entry)
+        if full and page.body != full:
+            await self._take_full_text(page.entry, page.newsroom, full)
+            return
+        self.made[made.id] = made
+        if made.article:
             self._count("kept")
-        elif page.body != (full := _full_text(page.entry)) and full:
-            self._take_full_text(page.entry, page.newsroom, full)
         else:
             self._drop(page.entry, made.reason)
+
+    def forget(self, page_id: str, why: str) -> None:
+        """Take back an article that the whole corpus shows to be none."""
+        assert self.crawler.stats
+        self.crawler.stats.inc_value("newsroom/kept", -1)
+        self._count("dropped")
+        self._count(f"dropped/{why}")
+        with self._storing():
+            self.store.drop(page_id, why)
 
     def feed_failed(self, failure: Failure, page: FeedPage) -> None:
         """Note why a page of a feed could not be fetched."""
@@ -193,7 +211,7 @@ class PressSpider(Spider):
             why = f"{page.url} could not be fetched ({reason(failure.value)})"
             self._tell(page, DataError(f"{why}: check the address"))
 
-    def page_failed(self, failure: Failure, entry: Entry, newsroom: str) -> None:
+    async def page_failed(self, failure: Failure, entry: Entry, newsroom: str) -> None:
         """Note why a page could not be fetched; a full text in the feed takes its place."""
         why = reason(failure.value)
         if why == "stopped":  # it stays found
@@ -201,7 +219,7 @@ class PressSpider(Spider):
         full = _full_text(entry)
         if full:
             self._count("fetched")
-            self._take_full_text(entry, newsroom, full)
+            await self._take_full_text(entry, newsroom, full)
             return
         self._count("failed")
         self._count(f"failed/{why}")
@@ -310,11 +328,11 @@ class PressSpider(Spider):
     def _is_full(self) -> bool:
         return self.plan.limit is not None and len(self.listed) >= self.plan.limit
 
-    def _take_full_text(self, entry: Entry, newsroom: str, full: bytes) -> None:
+    async def _take_full_text(self, entry: Entry, newsroom: str, full: bytes) -> None:
         self._count("from_feed")
         page = StoredPage(entry, newsroom, _now(), full, "utf-8")
         self._save(page)
-        self.derive(page)
+        await self.derive(page)
 
     def _save(self, page: StoredPage) -> None:
         with self._storing():

@@ -19,7 +19,10 @@ from pressft.corpus import Article
 from pressft.newsroom import Newsroom, Story
 
 HTML = {"Content-Type": "text/html; charset=utf-8"}
-PAGE = ("<html><body><article><h1>News</h1>" + "<p>Long enough to be kept.</p>" * 9).encode()
+PAGE = (
+    "<html><body><article><h1>News</h1>"
+    + "<p>Long enough to be kept, as it has more than ten words.</p>" * 9
+).encode()
 
 
 def articles_in(folder: Path) -> list[Article]:
@@ -47,11 +50,12 @@ def test_a_crawl_holds_every_story_as_it_was_written(crawled: Path, stories: lis
         assert (article.language, article.newsroom) == ("en", "127.0.0.1")
 
 
-def test_a_corpus_holds_its_shard_manifest_card_and_database_and_nothing_else(
+def test_a_corpus_holds_its_shard_manifest_card_database_and_leavings_and_nothing_else(
     crawled: Path,
 ) -> None:
     names = {path.name for path in crawled.iterdir()}
-    assert names == {"articles-00000.parquet", "manifest.json", "README.md", "crawl.db"}
+    beside = {"manifest.json", "README.md", "crawl.db", "dropped.jsonl"}
+    assert names == {"articles-00000.parquet", *beside}
 
 
 def test_a_second_crawl_adds_only_what_is_new(

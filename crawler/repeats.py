@@ -1,0 +1,50 @@
+"""What a newsroom says again and again: paragraphs found in three or more of its texts.
+
+Learned on the corpus when it is written. Near duplicates count as one text: a release that several
+clubs publish is no boilerplate. Left to others: finding groups (`pressft.duplicates`).
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+from crawler.cleaning import Drop
+from pressft.corpus import Article, text_sha256
+
+REASON = "repeats over the newsroom"
+TIMES = 3  # in 273 real releases 15.8% of all characters are in such paragraphs
+
+
+def learn(articles: Iterable[Article], known: Iterable[str] = ()) -> frozenset[str]:
+    """Keys of the paragraphs found in at least `TIMES` groups, with those `known` as such before.
+
+    An article that belongs to no group counts as one of its own.
+    """
+    groups: dict[str, set[str]] = defaultdict(set)
+    for article in articles:
+        for paragraph in article.text.split("\n\n"):
+            groups[_key(paragraph)].add(article.group or article.id)
+    often = {key for key, found in groups.items() if len(found) >= TIMES}
+    return frozenset(often | {_key(paragraph) for paragraph in known})
+
+
+def without(
+    articles: Sequence[Article], repeated: frozenset[str]
+) -> tuple[list[Article], dict[str, list[Drop]]]:
+    """The articles without repeated paragraphs, and those by article id; texts may end empty."""
+    cleaned = []
+    drops: dict[str, list[Drop]] = defaultdict(list)
+    for article in articles:
+        paragraphs = article.text.split("\n\n")
+        kept = [paragraph for paragraph in paragraphs if _key(paragraph) not in repeated]
+        lost = [Drop(REASON, p) for p in paragraphs if _key(p) in repeated]
+        if lost:
+            text = "\n\n".join(kept)
+            article = replace(article, text=text, sha256=text_sha256(text))
+            drops[article.id] = lost
+        cleaned.append(article)
+    return cleaned, dict(drops)
+
+
+def _key(paragraph: str) -> str:
+    return paragraph.casefold()
