@@ -273,12 +273,13 @@ FEEDS: Mapping[str, tuple[Pieces, str]] = {
 class Host:
     """What one address answers by path, or by the name it is called and path; 404 to all else.
 
-    `asked` are the addresses and paths asked for.
+    `asked` are the addresses and paths asked for, `heads` the requests.
     """
 
     answers: Mapping[str, Pieces]
     asked: list[str] = field(default_factory=list)
     by_name: Mapping[str, Mapping[str, Pieces]] = field(default_factory=dict)
+    heads: list[str] = field(default_factory=list)
 
 
 @contextmanager
@@ -315,6 +316,7 @@ def _talk(connection: socket.socket, hosts: Mapping[str, Host]) -> None:
             head += more
         path = head.split(b" ")[1].decode() if head.count(b" ") > 1 else ""
         host.asked.append(address + path)
+        host.heads.append(head.decode("latin-1"))
         name = re.search(rb"\r\nHost: ([^\r:]*)", head)
         answers = host.by_name.get(name[1].decode() if name else "", host.answers)
         pieces = answers.get(path.partition("?")[0], answer(b"", status="404 Not Found"))
