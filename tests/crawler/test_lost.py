@@ -1,0 +1,147 @@
+"""Nothing is lost: crawls killed at any moment, feeds that forget, two crawls at once."""
+
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from hostile import GOOD, HTML, Host, Pieces, answer, rss, serve, wrapped
+from loopback import LOOPBACK, ROOT, Crawl, write_stories
+from test_crawl import articles_in
+
+from pressft import corpus
+from pressft.newsroom import Story
+from pressft.newsroom import serve as serve_stories
+
+LONG = "<p>" + "These words are the whole text, which the feed holds as well as its page. " * 12
+
+
+def crawl_killed_after(seconds: float, feed: str, folder: Path, delay_s: float) -> bool:
+    """Whether the crawl was still running when it was killed."""
+    command = [sys.executable, "-m", "scrapy", "crawl", "press", "-a", f"feed={feed}"]
+    options = ["-a", f"corpus={folder}", *LOOPBACK[2:], "-s", f"DOWNLOAD_DELAY={delay_s}"]
+    process = subprocess.Popen(command + options, cwd=ROOT, stderr=subprocess.DEVNULL)
+    try:
+        process.wait(seconds)
+        return False
+    except subprocess.TimeoutExpired:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        return True
+
+
+def check_kills(stories: Sequence[Story], n_kills: int, delay_s: float, folder: Path) -> None:
+    rng = random.Random(0)
+    n_killed = 0
+    with serve_stories(stories, port=0) as newsroom:
+        whole_s = delay_s * len(stories)
+        while n_killed < n_kills:
+            after = rng.uniform(0.3, 2 + 2 * whole_s / n_kills)
+            n_killed += crawl_killed_after(after, newsroom.feed_url, folder, delay_s)
+        end = time.monotonic() + 60
+        while crawl_killed_after(30, newsroom.feed_url, folder, 0) and time.monotonic() < end:
+            pass
+    found = articles_in(folder)
+    assert len(found) == len({article.id for article in found}) == len(stories)
+    assert Counter(a.published for a in found) == Counter(s.published for s in stories)
+    corpus.read(folder)  # checks every shard against the manifest
+
+
+def test_a_crawl_killed_thrice_holds_each_article_once(tmp_path: Path) -> None:
+    check_kills(write_stories(60), 3, 0.03, tmp_path / "killed")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_crawl_of_300_articles_killed_20_times_holds_each_once(tmp_path: Path) -> None:
+    check_kills(write_stories(300), 20, 0.1, tmp_path / "killed")
+
+
+def test_a_second_crawl_into_the_same_corpus_is_refused(crawl: Crawl, tmp_path: Path) -> None:
+    folder = tmp_path / "c"
+    with serve_stories(write_stories(60), port=0) as newsroom:
+        command = [sys.executable, "-m", "scrapy", "crawl", "press"]
+        options = ["-a", f"feed={newsroom.feed_url}", "-a", f"corpus={folder}", *LOOPBACK[2:]]
+        first = subprocess.Popen(command + options, cwd=ROOT, stderr=subprocess.DEVNULL)
+        while not (folder / "crawl.db").exists():
+            time.sleep(0.05)
+        done = crawl(newsroom.feed_url, folder)
+        assert done.returncode == 3
+        assert done.stderr == (
+            f"error: corpus {folder} is being written by another crawl: "
+            "wait for its end or choose another folder\n"
+        )
+        dry = crawl(newsroom.feed_url, folder, *LOOPBACK, "-a", "dry_run=1")
+        assert dry.returncode == 0
+        first.send_signal(signal.SIGKILL)
+        first.wait()
+        assert crawl(newsroom.feed_url, folder, *LOOPBACK, "-a", "limit=1").returncode == 0
+
+
+def test_entries_gone_from_the_feed_are_fetched_all_the_same(crawl: Crawl, tmp_path: Path) -> None:
+    answers: dict[str, Pieces] = {
+        "/feed": rss(b"<item><link>/a</link></item><item><link>/b</link></item>"),
+        "/a": wrapped(LONG.encode()),
+        "/b": answer(b"", status="500 Oops"),
+    }
+    with serve({"127.0.0.1": Host(answers)}) as port:
+        feed = f"http://127.0.0.1:{port}/feed"
+        crawl(feed, tmp_path / "c", *LOOPBACK, "-s", "RETRY_TIMES=0")
+        assert len(articles_in(tmp_path / "c")) == 1
+        answers["/feed"] = rss(b"<item><link>/a</link></item>")
+        answers["/b"] = answer(GOOD)
+        dry = crawl(feed, tmp_path / "c", *LOOPBACK, "-a", "dry_run=1")
+        assert [line.split()[1] for line in dry.stdout.splitlines()] == [feed[:-4] + "b"]
+        crawl(feed, tmp_path / "c")
+    assert {article.url[-1] for article in articles_in(tmp_path / "c")} == {"a", "b"}
+
+
+def test_an_unchanged_newsroom_is_not_fetched_again(crawl: Crawl, tmp_path: Path) -> None:
+    asked: list[str] = []
+    heads: list[str] = []
+    feed_body = rss(b"<item><link>/a</link></item>").partition(b"\r\n\r\n")[2]
+    kind = "Content-Type: application/rss+xml"
+    answers: dict[str, Pieces] = {
+        "/feed": answer(feed_body, kind, 'ETag: "one"', "Last-Modified: yesterday"),
+        "/a": answer(GOOD, HTML, 'ETag: "two"'),
+    }
+    with serve({"127.0.0.1": Host(answers, asked, heads=heads)}) as port:
+        feed = f"http://127.0.0.1:{port}/feed"
+        assert crawl(feed, tmp_path / "c").returncode == 0
+        answers["/feed"] = answer(b"", 'ETag: "one"', status="304 Not Modified")
+        asked.clear()
+        heads.clear()
+        done = crawl(feed, tmp_path / "c")
+        assert done.returncode == 0, done.stderr
+    assert not [path for path in asked if path.endswith("/a")]
+    (head,) = [head for head in heads if head.startswith("GET /feed ")]
+    assert 'If-None-Match: "one"' in head
+    assert "If-Modified-Since: yesterday" in head
+    assert len(articles_in(tmp_path / "c")) == 1
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        answer(b"", status="404 Not Found"),
+        answer(b"", status="500 Oops"),
+        wrapped(b"<div id=app></div><script>render()</script>"),
+    ],
+)
+def test_the_text_in_the_feed_stands_in_for_a_page_that_fails(
+    page: bytes, crawl: Crawl, tmp_path: Path
+) -> None:
+    text = LONG.replace("<", "&lt;").encode()
+    full = b"<item><title>Full</title><link>/a</link><description>%s</description></item>" % text
+    teaser = b"<item><link>/b</link><description>Only a few words</description></item>"
+    answers: dict[str, Pieces] = {"/feed": rss(full + teaser), "/a": page, "/b": page}
+    with serve({"127.0.0.1": Host(answers)}) as port:
+        crawl(f"http://127.0.0.1:{port}/feed", tmp_path / "c", *LOOPBACK, "-s", "RETRY_TIMES=0")
+    (article,) = articles_in(tmp_path / "c")
+    assert article.title == "Full"
+    assert article.text.startswith("These words are the whole text")
