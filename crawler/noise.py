@@ -210,7 +210,7 @@ def is_card_line(text: str) -> bool:
 
 _ADDRESS = re.compile(
     r"\b(?:D-)?\d{5} [A-ZÄÖÜ]|(?:straße|strasse|str\.|weg|platz|allee|street|road|avenue|lane|drive)"
-    r",? \d|\d+ [A-Z]\w+ (?:Street|St|Road|Rd|Avenue|Ave|Lane|Drive|Way|Square)\b|P\.?O\.? Box|Postfach",
+    r",? \d|\d+ [A-Z]\w+ (?:Street|St|Road|Rd|Avenue|Ave|Lane|Drive|Way|Square)\b|\bBox \d|Postfach",
     re.IGNORECASE,
 )
 _ROLE = re.compile(

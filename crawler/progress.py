@@ -28,10 +28,11 @@ class ProgressExtension:
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),
             MofNCompleteColumn(),
+            TextColumn("{task.fields[rate]}"),
             TimeRemainingColumn(),
         )
         self._live = Progress(*columns, console=self._console, transient=True)
-        self._task = self._live.add_task("reading feeds", total=None)
+        self._task = self._live.add_task("reading feeds", total=None, rate="")
         terminal = self._console.is_terminal
         self._update = self._redraw if terminal else self._say
         self._loop = create_looping_call(self._update)
@@ -60,8 +61,13 @@ class ProgressExtension:
             self._live.stop()
 
     def _redraw(self) -> None:
+        speed = self._live.tasks[0].speed
         self._live.update(
-            self._task, description=self._counts(), completed=self._done(), total=self._total()
+            self._task,
+            description=self._counts(),
+            completed=self._done(),
+            total=self._total(),
+            rate=f"{speed:.1f}/s" if speed else "",
         )
 
     def _say(self) -> None:
