@@ -27,6 +27,8 @@ _DATES = (
     "//meta[@itemprop='datePublished']/@content",
     "//*[@itemprop='datePublished']/@datetime",
     "//article//time/@datetime",
+    "//main//time/@datetime",
+    "//h1/following::time[1]/@datetime",
     "//time[@pubdate or contains(@class, 'publish') or contains(@class, 'date')]/@datetime",
 )
 _JSON_DATE = re.compile(r'"datePublished"\s*:\s*"([^"]{8,40})"')

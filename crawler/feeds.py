@@ -22,6 +22,7 @@ from urllib.parse import parse_qsl, urlencode, urljoin, urlsplit
 import feedparser
 import lxml.html
 from lxml import etree
+from lxml.html.defs import tags as HTML_TAGS
 from w3lib.encoding import http_content_type_encoding, resolve_encoding
 
 from pressft.errors import DataError
@@ -30,7 +31,9 @@ UNZIPPED_BYTES = 5 * 1024 * 1024  # of a sitemap.xml.gz, as of every other body
 HOME_FEEDS = 10  # of those that a home page names
 
 _SCRIPT = re.compile(r"<(script|style)\b.*?(</\1\s*>|$)", re.IGNORECASE | re.DOTALL)
-_TAG = re.compile(r"<!--.*?(-->|$)|<[/!?]?[a-zA-Z][^<>]*>", re.DOTALL)  # in linear time
+_NAMES = "|".join(sorted({*HTML_TAGS, *(tag.upper() for tag in HTML_TAGS if len(tag) > 1)}))
+# In linear time; of "Generics<T>" nothing is markup.
+_TAG = re.compile(rf"<!--.*?(?:-->|$)|<[!?][a-zA-Z][^<>]*>|</?(?:{_NAMES})\b[^<>]*>", re.DOTALL)
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
 _DECLARED = re.compile(rb"""^\s*<\?xml[^>]{0,200}encoding\s*=\s*["']([\w.:-]+)["']""")
 _DECLARATION = re.compile(r"^\s*<\?xml[^>]*\?>")

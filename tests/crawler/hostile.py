@@ -28,7 +28,7 @@ HTML = "Content-Type: text/html; charset=utf-8"
 Pieces = bytes | Callable[[], Iterator[bytes]]
 KEPT, TIME, LARGE, OFF = "kept", "timed out", "too large", "broken off"
 ENDLESS = "too large|timed out"  # whichever limit a busy machine meets first
-TEXTLESS = "no text|kept|too much time to read|too much memory to read"  # any, but an end
+TEXTLESS = "no text|too short|kept|too much time to read|too much memory to read"  # any, but an end
 
 
 def answer(body: bytes = GOOD, *headers: str, status: str = "200 OK") -> bytes:
@@ -141,7 +141,7 @@ PAGES: Mapping[str, tuple[Pieces, str]] = {
     "a charset of 9 KB": (answer(GOOD, "Content-Type: text/html; charset=" + "x" * 9000), KEPT),
     "utf-16 with lone surrogates": (answer(b"\xff\xfe" + b"\x00\xd8" * 999, "Content-Type: text/html"), "no text|not html"),
     "a picture": (answer(b"\x89PNG\r\n\x1a\n", "Content-Type: image/png"), "not html"),
-    "a picture as a page": (answer(bytes(range(256)) * 99), "no text|kept"),
+    "a picture as a page": (answer(bytes(range(256)) * 99), "no text|too short|kept"),
     "nothing but NUL": (answer(bytes(99_999)), "no text"),
     "elements 100,000 deep": (wrapped(b"<div>" * 100_000 + TEXT), TEXTLESS),
     "inline elements 100,000 deep": (wrapped(b"<b><i>" * 50_000 + TEXT), TEXTLESS),
@@ -271,7 +271,7 @@ FEEDS: Mapping[str, tuple[Pieces, str]] = {
 
 @dataclass(slots=True)
 class Host:
-    """What one address answers by path, or by the name it is called and path; 404 to all else.
+    """What one address answers by path with or without query, or by the name it is called and path; 404 to all else.
 
     `asked` are the addresses and paths asked for, `heads` the requests.
     """
@@ -319,7 +319,8 @@ def _talk(connection: socket.socket, hosts: Mapping[str, Host]) -> None:
         host.heads.append(head.decode("latin-1"))
         name = re.search(rb"\r\nHost: ([^\r:]*)", head)
         answers = host.by_name.get(name[1].decode() if name else "", host.answers)
-        pieces = answers.get(path.partition("?")[0], answer(b"", status="404 Not Found"))
+        missing = answer(b"", status="404 Not Found")
+        pieces = answers.get(path, answers.get(path.partition("?")[0], missing))
         try:
             for piece in pieces() if callable(pieces) else (pieces,):
                 connection.sendall(piece)
