@@ -7,8 +7,10 @@ BIN := .venv/bin
 demo: .venv/made
 	$(BIN)/pressft demo
 
+TESTS := $(BIN)/pytest -q -n 2 --dist loadfile
+
 test: .venv/made
-	$(BIN)/pytest -q
+	$(TESTS)
 
 test-slow: .venv/made
 	$(BIN)/pytest -q -m slow
@@ -20,7 +22,7 @@ check: .venv/made
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
-	$(BIN)/pytest -q
+	$(TESTS)
 
 ui: .venv/made
 	$(BIN)/pressft ui

@@ -40,6 +40,7 @@ class TrialResult:
     training_s: float
     total_s: float
     general: tuple[Score, ...] = ()  # likewise, of the general text where there is one
+    micro: int = 0  # blocks a pass: fewer where memory was short
 
     @property
     def test_score(self) -> Score:

@@ -6,12 +6,23 @@ another's losses and a resumed study draws what it would have drawn (law 7).
 """
 
 import dataclasses
+import hashlib
 import json
+import os
+import socket
+import time
+import uuid
+from collections import Counter
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+import filelock
 import optuna
+import psutil
+import sqlalchemy
 from optuna.distributions import (
     BaseDistribution,
     CategoricalDistribution,
@@ -27,6 +38,8 @@ from pressft.spec import TrialSpec
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 
+LEASE_S = 600.0  # a trial of another machine that nobody kept alive for so long is dead
+MAX_DEATHS = 3  # of processes at one cell in a session: then it is left
 REDRAWS = 20  # TPE repeats itself on small discrete spaces: so often we ask for a point not had yet
 
 
@@ -57,8 +70,13 @@ class Row:
 class Ledger:
     """One study in one storage."""
 
-    def __init__(self, study: Study, storage: str, identity: Mapping[str, str]) -> None:
+    def __init__(
+        self, study: Study, storage: str, identity: Mapping[str, str], session: str = ""
+    ) -> None:
         """Open or create the study; `identity` names model weights and corpus.
+
+        Processes that work on the study together share a `session`: within it a cell that failed
+        is not tried again.
 
         Raises:
             RefusedError: it exists with another definition, weights or corpus; the difference is
@@ -67,9 +85,10 @@ class Ledger:
         """
         self.design = study
         self._open: dict[int, Trial] = {}
-        self._failed: set[int] = set()  # by this process: it does not try them again
+        self._session = session or uuid.uuid4().hex
         definition = study.definition() | dict(identity)
         self._study = _connect(storage, study.name, create=True)
+        self._lock = _lock_of(storage, study.name)
         old = self._study.user_attrs.get("definition")
         if old is None:
             self._study.set_user_attr("definition", definition)
@@ -86,25 +105,54 @@ class Ledger:
         for name, fact in facts.items():
             self._study.set_user_attr(name, dict(fact))
 
-    def recover(self) -> list[Row]:
-        """Close the trials that an earlier process left running, and return them.
+    @property
+    def session(self) -> str:
+        """Name of the session, for the processes that are to share it."""
+        return self._session
 
-        Only the process that holds the study's lock may call it: any running trial is then dead.
-        """
-        left = [row for row in self.rows() if row.state == "running"]
-        for row in left:
-            self._study.tell(row.number, state=TrialState.FAIL)
+    def recover(self, worker: str = "") -> list[Row]:
+        """Close the trials that dead processes left running, and return them: those of `worker`,
+        or those of this machine's processes that are gone, and those that nobody has kept alive."""
+        left = []
+        for trial in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+            theirs = str(trial.user_attrs.get("worker", ""))
+            ours = theirs == worker_name() and trial.number not in self._open
+            gone = ours or _dead(theirs, trial.user_attrs.get("alive", 0.0))
+            if theirs == worker if worker else gone:
+                optuna.trial.Trial(self._study, trial._trial_id).set_user_attr(
+                    "died_in", self._session
+                )
+                self._study.tell(trial.number, state=TrialState.FAIL)
+                left.append(_row(trial))
         return left
 
     def take(self) -> Ticket | None:
-        """The next trial, now running; None when the study has all it asked for."""
-        self._plan()
-        if not any(row.state == "waiting" for row in self.rows()):
-            return None
-        trial = self._study.ask(self._distributions())
+        """The next trial, now running; None when there is none to take (see `busy`).
+
+        Planning and taking are one step for all processes that work on the study: the budget is
+        counted in the storage, and four workers asked for thirty trials run thirty.
+        """
+        with self._lock:
+            self._plan()
+            if not any(row.state == "waiting" for row in self.rows()):
+                return None
+            trial = self._study.ask(self._distributions())
+            trial.set_user_attr("worker", worker_name())
+            trial.set_user_attr("alive", time.time())
         params: dict[str, Value] = trial.user_attrs["params"]
         self._open[trial.number] = trial
         return Ticket(trial.number, self.design.spec(**params))
+
+    def busy(self) -> bool:
+        """Whether others are at work, whose ends may bring more to do."""
+        running = (row for row in self.rows() if row.state == "running")
+        return any(row.number not in self._open for row in running)
+
+    def keep_alive(self, ticket: Ticket) -> None:
+        """Say that the trial is being worked on, now and then."""
+        trial = self._open[ticket.number]
+        if time.time() - trial.user_attrs["alive"] > LEASE_S / 10:
+            trial.set_user_attr("alive", time.time())
 
     def note(self, ticket: Ticket, **attrs: str | float | None) -> None:
         """Keep facts about a running trial in the storage."""
@@ -117,8 +165,7 @@ class Ledger:
 
     def fail(self, ticket: Ticket, fault: str, *, again: bool) -> None:
         """Close a trial without a value; with `again` the next start repeats the cell."""
-        self.note(ticket, fault=fault, final=not again)
-        self._failed.add(ticket.number)
+        self.note(ticket, fault=fault, final=not again, failed_in=self._session)
         self._study.tell(self._open.pop(ticket.number), state=TrialState.FAIL)
 
     def rows(self) -> list[Row]:
@@ -132,10 +179,17 @@ class Ledger:
 
     def _plan(self) -> None:
         """Queue what is missing: the whole grid, or the next draw of the arm with the fewest."""
+        rows = self.rows()
+        deaths = Counter(
+            _key(row.params) for row in rows if row.attrs.get("died_in") == self._session
+        )
         had = [
             row
-            for row in self.rows()
-            if row.state != "fail" or row.attrs.get("final") or row.number in self._failed
+            for row in rows
+            if row.state != "fail"
+            or row.attrs.get("final")
+            or row.attrs.get("failed_in") == self._session
+            or deaths[_key(row.params)] >= MAX_DEATHS
         ]
         if self.design.design == "grid":
             keys = {_key(row.params) for row in had}
@@ -178,6 +232,8 @@ class Ledger:
         for seed in self.design.seeds[1:]:
             for arm in self.design.arms():
                 done = [r for r in had if r.arm == arm and r.params["seed"] == self.design.seeds[0]]
+                if any(row.state in {"waiting", "running"} for row in done):
+                    continue  # the best of the arm is not known yet
                 scored = [row for row in done if row.value is not None]
                 if scored:
                     best = min(scored, key=lambda row: (row.value, row.number))
@@ -256,9 +312,65 @@ def importances(name: str, storage: str) -> dict[str, float]:
     return dict(optuna.importance.get_param_importances(study)) if len(values) > 1 else {}
 
 
+def worker_name() -> str:
+    """This process, told apart on all machines."""
+    return f"{host()}:{os.getpid()}"
+
+
+def host() -> str:
+    """This machine's name."""
+    return socket.gethostname()
+
+
+def _dead(worker: str, alive: float) -> bool:
+    """Whether a worker is gone: of this machine by its process, of another by its silence."""
+    machine, _, pid = worker.rpartition(":")
+    if machine == host():
+        try:
+            return psutil.Process(int(pid)).create_time() > alive  # another one has its number now
+        except psutil.NoSuchProcess:
+            return True
+    return time.time() - alive > LEASE_S
+
+
+def _lock_of(storage: str, name: str) -> AbstractContextManager[object]:
+    """What only one process at a time holds: a file beside SQLite, an advisory lock of
+    PostgreSQL."""
+    url = _url(storage)
+    if url.get_backend_name() == "sqlite" and url.database:
+        return filelock.FileLock(Path(url.database).with_name(f".{name}.plan.lock"))
+    if url.get_backend_name() == "postgresql":
+        return _AdvisoryLock(url, name)
+    return nullcontext()
+
+
+class _AdvisoryLock:
+    """A lock that the database gives up by itself when its holder is gone."""
+
+    def __init__(self, url: sqlalchemy.URL, name: str) -> None:
+        self._engine = sqlalchemy.create_engine(url, poolclass=sqlalchemy.NullPool)
+        self._key = int.from_bytes(hashlib.sha256(name.encode()).digest()[:7])
+
+    def __enter__(self) -> None:
+        self._connection = self._engine.connect()
+        self._connection.execute(
+            sqlalchemy.text("SELECT pg_advisory_lock(:key)"), {"key": self._key}
+        )
+
+    def __exit__(self, *_: object) -> None:
+        self._connection.close()
+
+
+def _url(storage: str) -> sqlalchemy.URL:
+    """A storage's address; `postgresql://` means psycopg 3, which is what is installed with us."""
+    url = sqlalchemy.make_url(storage)
+    return url.set(drivername="postgresql+psycopg") if url.drivername == "postgresql" else url
+
+
 def _connect(storage: str, name: str, *, create: bool) -> optuna.Study:
     try:
-        backend = optuna.storages.RDBStorage(storage, engine_kwargs={"pool_pre_ping": True})
+        address = _url(storage).render_as_string(hide_password=False)
+        backend = optuna.storages.RDBStorage(address, engine_kwargs={"pool_pre_ping": True})
         if create:
             return optuna.create_study(
                 storage=backend,

@@ -5,12 +5,12 @@ One process at a time works on a study in a folder; a second one is refused by a
 
 import dataclasses
 import json
-import signal
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
+from typing import Protocol
 
 import filelock
 
@@ -23,21 +23,15 @@ from pressft.design import Study
 from pressft.errors import MissingError, PressftError, RefusedError
 from pressft.results import Store, TrialResult, Untrained
 from pressft.scores import recovery, total
+from pressft.signals import Stopped, Stopping
 from pressft.spec import ScanSpec, TrialSpec, resolve
 from pressft.status import Stores
 from pressft.study import Ledger, Ticket
-from pressft.tracking import Tracker
+from pressft.tracking import Curve, Tracker
 from pressft.training import DivergedError
 from pressft.trial import Bench
 
-
-class Stopped(BaseException):
-    """A signal asked us to stop; `code` is the exit code that says so."""
-
-    def __init__(self, signum: int) -> None:
-        """Keep the code of the signal."""
-        super().__init__(signal.Signals(signum).name)
-        self.code = 128 + signum
+WAIT_S = 0.5  # between two looks whether others have left something to do
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,36 +54,66 @@ class Outcome:
         return ", ".join(parts)
 
 
+class Crew(Protocol):
+    """Processes that work on a study in our place."""
+
+    def drain(self, ledger: Ledger, stopping: Stopping) -> None:
+        """Return when there is nothing left to take.
+
+        Raises:
+            Stopped: a signal; all of them have saved and left.
+        """
+
+
 def run(
     study: Study,
     report: Reporter,
     stores: Stores,
     experiment: str | None = None,
+    crew: Crew | None = None,
 ) -> Outcome:
-    """Run, or go on with, a study until it has all its trials; its runs go to the MLflow
-    `experiment`, named like the study unless given.
+    """Run, or go on with, a study until it has all its trials, by itself or with a `crew`; its runs
+    go to the MLflow `experiment`, named like the study unless given.
 
     Raises:
         RefusedError: another process works on it, or it exists with another definition.
         Stopped: SIGINT or SIGTERM; the trial at hand is closed and will be run again.
         PressftError: corpus, model or store cannot be used; nothing has been started then.
     """
+    texts = material.load(study.prompts, study.questions)  # refuse before anything is started
+    with _lock(stores.root, study.name), Stopping() as stopping:
+        sweep = _open(study, report, stores, experiment)
+        sweep.ledger.describe(material=dataclasses.asdict(texts), environment=runs.environment())
+        return sweep.run(stopping, crew)
+
+
+def work(study: Study, report: Reporter, stores: Stores, session: str) -> None:
+    """Take trials of a study that another process watches over, until there are none to take.
+
+    Raises:
+        As `run`.
+    """
+    with Stopping() as stopping:
+        _open(study, report, stores, None, session).work(stopping)
+
+
+def _open(
+    study: Study, report: Reporter, stores: Stores, experiment: str | None, session: str = ""
+) -> "_Sweep":
+    """Model, text and stores of a study; a mistake is named before anything is started."""
     study = dataclasses.replace(
         study, base=dataclasses.replace(study.base, model=models.resolve(study.base.model))
     )
-    texts = material.load(study.prompts, study.questions)  # refuse before anything is started
-    with _lock(stores.root, study.name), _signals():
-        bench = trials.prepare(study.base, Store(stores.root), report.setup)
-        study = _scanned(study, bench, report, stores)
-        for arm in study.arms():
-            resolve(arm, bench.base.n_layers)  # refuse before anything is started
-        report.setup("opening the stores", 0, 1)
-        identity = {"weights": bench.base.identity, "corpus": bench.fingerprint}
-        ledger = Ledger(study, stores.storage, identity)
-        ledger.describe(material=dataclasses.asdict(texts), environment=runs.environment())
-        tracker = Tracker(stores.root, stores.tracking_uri)
-        report.setup("opening the stores", 1, 1)
-        return _Sweep(bench, ledger, tracker, report, stores, experiment).run()
+    bench = trials.prepare(study.base, Store(stores.root), report.setup)
+    study = _scanned(study, bench, report, stores)
+    for arm in study.arms():
+        resolve(arm, bench.base.n_layers)
+    report.setup("opening the stores", 0, 1)
+    identity = {"weights": bench.base.identity, "corpus": bench.fingerprint}
+    ledger = Ledger(study, stores.storage, identity, session)
+    tracker = Tracker(stores.root, stores.tracking_uri)
+    report.setup("opening the stores", 1, 1)
+    return _Sweep(bench, ledger, tracker, report, stores, experiment)
 
 
 def run_one(spec: TrialSpec, report: Reporter, stores: Stores) -> Outcome:
@@ -119,9 +143,9 @@ class _Sweep:
         self.shared = experiment is not None
         self.experiment = tracker.experiment(experiment or self.study.name, self.study.question)
         self.untrained: dict[str, Untrained] = {}
-        self.trained = self.reused = self.failed = 0
 
-    def run(self) -> Outcome:
+    def run(self, stopping: Stopping, crew: Crew | None) -> Outcome:
+        """All that is open, one trial after the other or by the crew."""
         for row in self.ledger.recover():
             self.report.say(f"trial {row.number} was left unfinished: its cell is run again")
         self.tracker.close_left_open(self.experiment, self.study.name)
@@ -134,35 +158,66 @@ class _Sweep:
         for arm in arms:
             spec = self.study.spec(remove=arm)
             self.untrained[arm] = trials.untrained(bench, spec, self.report.advance)
-        while ticket := self.ledger.take():
-            self.one(ticket)
+        before = {row.number for row in self.ledger.rows() if row.state in {"complete", "fail"}}
+        if crew:
+            crew.drain(self.ledger, stopping)
+        else:
+            self.work(stopping)
         finding = self.finish()
-        done = sum(row.state == "complete" for row in self.ledger.rows())
-        counts = (self.trained, self.reused, self.failed)
-        return Outcome(*counts, done, self.study.n_trials, finding)
+        rows = self.ledger.rows()
+        new = [row for row in rows if row.number not in before]
+        reused = sum(bool(row.attrs.get("reused")) for row in new if row.state == "complete")
+        return Outcome(
+            trained=sum(row.state == "complete" for row in new) - reused,
+            reused=reused,
+            failed=sum(row.state == "fail" and "fault" in row.attrs for row in new),
+            done=sum(row.state == "complete" for row in rows),
+            asked=self.study.n_trials,
+            finding=finding,
+        )
 
-    def one(self, ticket: Ticket) -> None:
+    def work(self, stopping: Stopping) -> None:
+        """Trials until there are none to take, also none that others may yet leave."""
+        while True:
+            if ticket := self.ledger.take():
+                spec = self.study.spec(remove=ticket.spec.remove)
+                self.untrained[spec.remove] = trials.untrained(self.bench, spec, lambda *_: None)
+                self.one(ticket, stopping)
+            elif self.ledger.busy():
+                time.sleep(WAIT_S)
+            else:
+                return
+
+    def one(self, ticket: Ticket, stopping: Stopping) -> None:
         """Run a ticket, or answer it from an earlier result (law 8)."""
         spec = ticket.spec
         cell = self.bench.cell(spec)
         known = self.bench.store.trial(cell)
-        run_id = self.start(ticket, cell, reused=known is not None)
+        curve = self.start(ticket, cell, reused=known is not None)
+        run_id = curve.run_id
         key = trials.untrained_key(self.bench, spec)
         self.ledger.note(ticket, cell=cell, mlflow_run=run_id, untrained=key)
+
+        def advance(what: str, units: int) -> None:
+            self.report.advance(what, units)
+            self.ledger.keep_alive(ticket)
+
         try:
             if known:
                 for tokens, metrics in known.curve:
-                    self.tracker.log(run_id, tokens, metrics)
+                    curve.log(tokens, metrics)
                 self.report.advance(f"{spec.remove}: known", self.bench.cost(spec))
                 result = known
             else:
                 result = trials.run_trial(
                     self.bench,
                     spec,
-                    lambda tokens, metrics: self.tracker.log(run_id, tokens, metrics),
-                    self.report.advance,
+                    curve.log,
+                    advance,
+                    self.report.say,
+                    stopping,
                 )
-            self.keep(ticket, run_id, result, reused=known is not None)
+            self.keep(ticket, curve, result, reused=known is not None)
         except Stopped:
             self.close(ticket, run_id, "stopped by a signal", "KILLED", again=True)
             raise
@@ -175,8 +230,8 @@ class _Sweep:
             fault = f"{type(error).__name__}: {error}".splitlines()[0]
             self.close(ticket, run_id, fault, "FAILED", again=True)
 
-    def start(self, ticket: Ticket, cell: str, *, reused: bool) -> str:
-        """Id of the trial's new MLflow run."""
+    def start(self, ticket: Ticket, cell: str, *, reused: bool) -> Curve:
+        """The trial's MLflow run: that of an interrupted trial of the same cell, or a new one."""
         spec, corpus = ticket.spec, self.bench.text.corpus
         tags = {
             "study": self.study.name,
@@ -187,14 +242,20 @@ class _Sweep:
             "git_commit": runs.commit(),
             "reused": str(reused).lower(),
         }
+        for row in reversed(self.ledger.rows()):
+            if row.state == "fail" and row.attrs.get("cell") == cell and not row.attrs.get("final"):
+                if found := self.tracker.reopen(str(row.attrs["mlflow_run"]), tags):
+                    return found
+                break
         params = runs.params(spec, self.untrained[spec.remove])
         data = runs.datasets(corpus, spec)
-        return self.tracker.start(self.experiment, runs.name(spec), params, tags, data)
+        run_id = self.tracker.start(self.experiment, runs.name(spec), params, tags, data)
+        return Curve(self.tracker, run_id)
 
-    def keep(self, ticket: Ticket, run_id: str, result: TrialResult, *, reused: bool) -> None:
+    def keep(self, ticket: Ticket, curve: Curve, result: TrialResult, *, reused: bool) -> None:
         """Write a result to MLflow, then close the trial in the ledger."""
-        cut = self.untrained[ticket.spec.remove]
-        self.tracker.log(run_id, result.tokens, runs.test_metrics(result, cut))
+        cut, run_id = self.untrained[ticket.spec.remove], curve.run_id
+        curve.log(result.tokens, runs.test_metrics(result, cut))
         self.tracker.files(run_id, self.bench.store.folder(result.cell) / "adapter")
         columns = {"untrained": cut.samples, "trained": result.samples}
         texts = {
@@ -203,10 +264,8 @@ class _Sweep:
         }
         self.tracker.texts(run_id, texts)
         self.tracker.finish(run_id, "FINISHED")
-        self.ledger.note(ticket, test_perplexity=result.test_score.perplexity)
+        self.ledger.note(ticket, test_perplexity=result.test_score.perplexity, reused=reused)
         self.ledger.complete(ticket, result.validation.loss)
-        self.reused += reused
-        self.trained += not reused
         self.report.say(
             f"{runs.name(ticket.spec)}: test perplexity "
             + tables.number(result.test_score.perplexity)
@@ -215,7 +274,6 @@ class _Sweep:
 
     def close(self, ticket: Ticket, run_id: str, fault: str, status: str, *, again: bool) -> None:
         """End a trial that has no result, truthfully in both views."""
-        self.failed += status == "FAILED"
         self.tracker.tag(run_id, fault=fault)
         self.tracker.finish(run_id, status)
         self.ledger.fail(ticket, fault, again=again)
@@ -288,20 +346,3 @@ def _lock(root: Path, study: str) -> Iterator[None]:
         yield
     finally:
         lock.release()
-
-
-@contextmanager
-def _signals() -> Iterator[None]:
-    """SIGINT and SIGTERM as one exception, so that a trial is closed truthfully."""
-
-    def stop(signum: int, _: FrameType | None) -> None:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, signal.SIG_DFL)  # a second one leaves at once
-        raise Stopped(signum)
-
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

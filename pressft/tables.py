@@ -52,10 +52,10 @@ def lines(finding: Finding) -> list[str]:
         finding.best
         and sum(arm.trained is not None for arm in finding.arms if arm is not whole) > 1
     ):
-        rest = ", ".join(finding.tied) or "none"
+        rest = f"not shown to be worse: {', '.join(finding.tied)}"
         found.append(
-            f"best cut by validation: {finding.best.arm}; not shown to be worse on the test split, "
-            f"corrected for the number of arms: {rest}"
+            f"best cut by validation: {finding.best.arm}; on the test split, corrected for the "
+            f"number of arms, {rest if finding.tied else 'all others are shown to be worse'}"
         )
     if finding.foretold:
         ranks = ", ".join(

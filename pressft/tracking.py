@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -34,6 +34,7 @@ from mlflow.exceptions import MlflowException
 
 from pressft.errors import MissingError
 
+STORE = "mlflow.db"
 SUMMARY = "summary"
 CHARTS = "compareRunsMode=CHART&workflowType=machine_learning"  # it opens in "GenAI" mode else
 
@@ -62,7 +63,7 @@ class Tracker:
             MissingError: the store or the server cannot be reached.
         """
         self.root = root.resolve()
-        self.uri = uri or f"sqlite:///{self.root / 'mlflow.db'}"
+        self.uri = uri or f"sqlite:///{self.root / STORE}"
         self._local = uri is None
         for name in ("mlflow", "alembic"):
             logging.getLogger(name).setLevel("WARNING")
@@ -70,11 +71,10 @@ class Tracker:
             self.root.mkdir(parents=True, exist_ok=True)
             # three processes that set up one SQLite file at once crash
             with filelock.FileLock(self.root / ".mlflow.lock"):
+                if self._local and not (self.root / STORE).is_file():
+                    _set_up(self.root)
                 self._client = MlflowClient(self.uri)
-                found = self._client.search_experiments(view_type=ViewType.ALL)
-                if self._local and [item.name for item in found] == ["Default"]:
-                    # MLflow's own empty one, and only where a store is new: first in every list
-                    self._client.delete_experiment(found[0].experiment_id)
+                self._client.search_experiments(max_results=1)
         except (OSError, MlflowException) as error:
             raise MissingError(f"MLflow store: {str(error).splitlines()[0]}") from error
 
@@ -109,6 +109,23 @@ class Tracker:
         now = int(time.time() * 1000)
         batch = [Metric(key, float(value), now, tokens) for key, value in metrics.items()]
         self._client.log_batch(run_id, metrics=batch)
+
+    def reopen(self, run_id: str, tags: Mapping[str, object]) -> "Curve | None":
+        """Go on with a run that was cut short; None if it is not there any more."""
+        try:
+            run = self._client.get_run(run_id)
+            self._client.update_run(run_id, status="RUNNING")
+        except MlflowException:
+            return None
+        if "fault" in run.data.tags:
+            self._client.delete_tag(run_id, "fault")
+        self.tag(run_id, **{key: str(value) for key, value in tags.items()})
+        known = {
+            (key, point.step)
+            for key in run.data.metrics
+            for point in self._client.get_metric_history(run_id, key)
+        }
+        return Curve(self, run_id, known)
 
     def log_once(self, run_id: str, tokens: int, key: str, value: float) -> None:
         """A number of the finished study; a point that repeats the last one is left out."""
@@ -170,13 +187,42 @@ class Tracker:
         self.finish(run_id, "FINISHED")
 
 
+def _set_up(root: Path) -> None:
+    """Make a new store aside and name it when it is whole: MLflow takes seconds to set one up, and
+    a kill within them leaves one that nobody can open or mend."""
+    part = root / f".new-{STORE}"
+    for left in root.glob(f"{part.name}*"):
+        left.unlink()  # with its journal
+    client = MlflowClient(f"sqlite:///{part}")
+    for item in client.search_experiments(view_type=ViewType.ALL):
+        client.delete_experiment(item.experiment_id)  # its empty `Default`, first in every list
+    part.replace(root / STORE)
+
+
+class Curve:
+    """The points of one run, each of them once."""
+
+    def __init__(
+        self, tracker: Tracker, run_id: str, known: Set[tuple[str, int]] = frozenset()
+    ) -> None:
+        """`known` holds key and tokens of the points that the run has already."""
+        self.run_id = run_id
+        self._tracker, self._known = tracker, known
+
+    def log(self, tokens: int, metrics: Mapping[str, float]) -> None:
+        """Log those of the points that are new."""
+        new = {key: value for key, value in metrics.items() if (key, tokens) not in self._known}
+        if new:
+            self._tracker.log(self.run_id, tokens, new)
+
+
 def serve(root: Path, port: int, say: Callable[[str], None]) -> None:
     """Run the MLflow UI on the local store until SIGINT or SIGTERM, closed to other machines.
 
     Raises:
         MissingError: no store there yet, or the server does not come up.
     """
-    store = root.resolve() / "mlflow.db"
+    store = root.resolve() / STORE
     if not store.is_file():
         raise MissingError(f"no runs in {root}: start with `pressft sweep experiments/smoke.py`")
     port = _free(port)

@@ -3,11 +3,15 @@
 What the numbers are for (tracking, progress, pruning) is left to the caller.
 """
 
+import json
 import math
+import shutil
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, get_args
 
 import torch
@@ -16,9 +20,11 @@ from torch import Tensor
 from torch.utils.data import Dataset, SequentialSampler
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from pressft import checkpoints
 from pressft.blocks import Blocks
 from pressft.errors import PressftError, UsageError
-from pressft.scores import Score
+from pressft.scores import Score, as_rows, from_rows
+from pressft.signals import Stopping
 from pressft.spec import Optimizer, TrialSpec
 
 OnPoint = Callable[[int, dict[str, float]], None]  # tokens seen, metrics there
@@ -26,10 +32,22 @@ OnPoint = Callable[[int, dict[str, float]], None]  # tokens seen, metrics there
 MICRO_TOKENS = {"cpu": 1024, "cuda": 8192}  # a pass: more is no faster on 2 cores, and costs memory
 N_LOGGED = 50  # points of a training curve, where there are that many steps
 N_VALIDATED = 5  # times the validation text is scored while training, the end included
+CHECKPOINT_S = 60.0  # between two checkpoints
+STATE = "teller.json"  # of a checkpoint: what Trainer does not keep
 WARMUP = 0.1  # of the steps
 OPTIMIZERS = dict(
     zip(get_args(Optimizer), ("adamw_torch", "adamw_bnb_8bit", "paged_adamw_8bit"), strict=True)
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Safety:
+    """How a training survives: the folder of its checkpoints, who is asked whether to stop, and
+    who is told of trouble."""
+
+    folder: Path
+    stopping: Stopping
+    say: Callable[[str], None]
 
 
 class DivergedError(PressftError):
@@ -40,11 +58,12 @@ class DivergedError(PressftError):
 
 @dataclass(frozen=True, slots=True)
 class Training:
-    """What a training took: tokens, seconds in steps alone, and its last validation."""
+    """What a training took: tokens, seconds in steps alone, blocks a pass; its last validation."""
 
     tokens: int
     seconds: float
     validation: Score
+    micro: int
 
 
 def check_optimizer(name: Optimizer) -> None:
@@ -63,39 +82,75 @@ def train(
     spec: TrialSpec,
     validate: Callable[[], Score],
     on_point: OnPoint,
+    safety: Safety | None = None,
 ) -> Training:
     """Train the adapter of `model` on `data`, in that very order.
 
-    `on_point` hears of `train/...` and `eval/...` metrics as they come.
+    `on_point` hears of `train/...` and `eval/...` metrics as they come; where training goes on from
+    a checkpoint, first of those before it. Where memory does not hold a pass, it is begun again
+    with half as many blocks a pass: the same batch, the same result but for rounding.
 
     Raises:
         DivergedError: a loss that is not finite.
+        Stopped: a signal; the step at hand is finished and saved.
     """
     check_optimizer(spec.optimizer)
-    teller = _Teller(spec, validate, on_point)
+    start = {n: p.detach().clone() for n, p in model.named_parameters() if p.requires_grad}
+    micro = _micro(spec)
+    while True:
+        try:
+            return _train(model, data, spec, _Teller(spec, validate, on_point, safety), micro)
+        except (torch.OutOfMemoryError, RuntimeError) as error:
+            if micro == 1 or not _out_of_memory(error):
+                raise
+        micro = next(n for n in range(micro // 2, 0, -1) if spec.batch % n == 0)
+        if safety:
+            safety.say(f"out of memory: going on with {micro} blocks a pass")
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        for name, parameter in model.named_parameters():
+            if name in start:
+                parameter.data.copy_(start[name])
+                parameter.grad = None
+
+
+def _train(
+    model: PeftModel, data: Blocks, spec: TrialSpec, teller: "_Teller", micro: int
+) -> Training:
     caches = model.config.use_cache
     with tempfile.TemporaryDirectory() as unused:
+        folder = teller.work() or Path(unused)
         trainer = _InOrder(
             model=model,
-            args=_arguments(spec, unused),
+            args=_arguments(spec, folder, micro),
             train_dataset=_Ordered(data),
             callbacks=[teller],
         )
         trainer.pop_callback(_printer(trainer))
+        checkpoint = teller.resume()
         try:
-            trainer.train()
+            with teller.patience():
+                trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         finally:
             model.config.use_cache = caches  # Trainer switches it off for good
-    return Training(spec.trained_tokens, teller.seconds, teller.validation)
+    return Training(spec.trained_tokens, teller.seconds, teller.validation, micro)
 
 
-def _arguments(spec: TrialSpec, folder: str) -> TrainingArguments:
+def _micro(spec: TrialSpec) -> int:
+    """Blocks a pass: as many as the device takes well, a divisor of the batch."""
+    room = MICRO_TOKENS["cuda" if torch.cuda.is_available() else "cpu"] // spec.block
+    return next(n for n in range(max(1, min(spec.batch, room)), 0, -1) if spec.batch % n == 0)
+
+
+def _out_of_memory(error: Exception) -> bool:
+    """CUDA has an error of its own; a CPU only says so."""
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
+def _arguments(spec: TrialSpec, folder: Path, micro: int) -> TrainingArguments:
     gpu = torch.cuda.is_available()
-    micro = max(1, min(spec.batch, MICRO_TOKENS["cuda" if gpu else "cpu"] // spec.block))
-    while spec.batch % micro:
-        micro -= 1
     return TrainingArguments(
-        output_dir=folder,
+        output_dir=str(folder),
         max_steps=spec.steps,
         per_device_train_batch_size=micro,
         gradient_accumulation_steps=spec.batch // micro,
@@ -110,7 +165,7 @@ def _arguments(spec: TrialSpec, folder: str) -> TrainingArguments:
         dataloader_pin_memory=gpu,
         seed=spec.seed,
         logging_strategy="steps",
-        logging_steps=max(1, spec.steps // N_LOGGED),
+        logging_steps=1,  # `_Teller` makes points of several: it can go on within one
         logging_nan_inf_filter=False,  # or a diverged loss would be hidden
         save_strategy="no",
         report_to="none",
@@ -147,16 +202,61 @@ class _InOrder(Trainer):
 
 
 class _Teller(TrainerCallback):
-    """Hands every logged number on, with the tokens seen; scores validation at set steps."""
+    """Hands every point on, with the tokens seen; scores validation at set steps; saves all that
+    is needed to go on."""
 
-    def __init__(self, spec: TrialSpec, validate: Callable[[], Score], on_point: OnPoint) -> None:
-        self.validate, self.on_point = validate, on_point
+    def __init__(
+        self,
+        spec: TrialSpec,
+        validate: Callable[[], Score],
+        on_point: OnPoint,
+        safety: Safety | None,
+    ) -> None:
+        self.validate, self.on_point, self.safety = validate, on_point, safety
         self.step_tokens = spec.batch * spec.block
         n = min(N_VALIDATED, spec.steps)
         self.validated_at = {round(spec.steps * (i + 1) / n) for i in range(n)}
+        self.every = max(1, spec.steps // N_LOGGED)
+        self.curve: list[tuple[int, dict[str, float]]] = []
+        self.losses: list[float] = []  # of the steps since the last point
         self.seconds = self.logged_seconds = self.started = 0.0
         self.logged_tokens = 0
         self.validation = Score()
+        self.saved = time.monotonic()
+
+    def work(self) -> Path | None:
+        """A new folder for Trainer to save in, beside the checkpoints; None without safety."""
+        if not self.safety:
+            return None
+        folder = self.safety.folder / "work"
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        return folder
+
+    def resume(self) -> Path | None:
+        """Take over the state of the newest whole checkpoint, and tell its points again."""
+        if not self.safety:
+            return None
+        found, damaged = checkpoints.newest(self.safety.folder)
+        for path in damaged:
+            self.safety.say(f"checkpoint {path.name} is damaged and passed over")
+        if found:
+            state = json.loads((found / STATE).read_text())
+            self.validation = from_rows([state.pop("validation")])[0]
+            for name, value in state.items():
+                setattr(self, name, value)
+            curve, self.curve = self.curve, []
+            for tokens, metrics in curve:
+                self.tell(tokens, metrics)
+        return found
+
+    def patience(self) -> AbstractContextManager[None]:
+        """Within it a signal waits for the end of the step."""
+        return self.safety.stopping.patience() if self.safety else nullcontext()
+
+    def tell(self, tokens: int, metrics: dict[str, float]) -> None:
+        self.curve.append((tokens, metrics))
+        self.on_point(tokens, metrics)
 
     def on_step_begin(self, *_: Any, **__: Any) -> None:  # noqa: ANN401
         self.started = time.perf_counter()
@@ -169,25 +269,44 @@ class _Teller(TrainerCallback):
         **__: Any,  # noqa: ANN401
     ) -> None:
         self.seconds += time.perf_counter() - self.started
-        if state.global_step in self.validated_at:
-            control.should_log = True  # so that `on_log` comes by at every validation
+        if not self.safety or state.global_step == state.max_steps:
+            return
+        if self.safety.stopping.signum:
+            control.should_save = control.should_training_stop = True
+        elif time.monotonic() - self.saved > CHECKPOINT_S:
+            control.should_save = True
 
     def on_log(self, _: Any, state: TrainerState, *__: Any, **also: Any) -> None:  # noqa: ANN401
         logs: dict[str, float] = also["logs"]
         if "loss" not in logs:
             return  # the summary at the end
-        tokens = state.global_step * self.step_tokens
+        state.log_history.clear()  # it would grow with every step, and be saved each time
+        step = state.global_step
+        tokens = step * self.step_tokens
+        self.losses.append(float(logs["loss"]))
+        finite = math.isfinite(self.losses[-1])
+        if finite and step % self.every and step not in self.validated_at:
+            return
         speed = (tokens - self.logged_tokens) / (self.seconds - self.logged_seconds)
         self.logged_tokens, self.logged_seconds = tokens, self.seconds
-        metrics = {f"train/{k}": float(logs[k]) for k in ("loss", "learning_rate", "grad_norm")}
-        self.on_point(tokens, metrics | {"train/tokens_per_second": speed})
-        if not math.isfinite(logs["loss"]):
-            raise DivergedError(
-                f"loss {logs['loss']} after {tokens:,} tokens: a lower learning rate"
-            )
-        if state.global_step in self.validated_at:
+        metrics = {f"train/{k}": float(logs[k]) for k in ("learning_rate", "grad_norm")}
+        loss = math.fsum(self.losses) / len(self.losses)
+        self.losses = []
+        self.tell(tokens, {"train/loss": loss, **metrics, "train/tokens_per_second": speed})
+        if not finite:
+            raise DivergedError(f"loss {loss} after {tokens:,} tokens: a lower learning rate")
+        if step in self.validated_at:
             self.validation = self.validate()
-            loss = self.validation.loss
-            self.on_point(
-                tokens, {"eval/loss": loss, "eval/perplexity": self.validation.perplexity}
-            )
+            found = {"eval/loss": self.validation.loss}
+            self.tell(tokens, found | {"eval/perplexity": self.validation.perplexity})
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, *_: Any, **__: Any) -> None:  # noqa: ANN401
+        """Complete what Trainer has written by our own state, and seal it."""
+        written = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
+        (written / "training_args.bin").unlink()  # a pickle, which nobody may load
+        names = ("curve", "losses", "seconds", "logged_seconds", "logged_tokens")
+        ours = {name: getattr(self, name) for name in names}
+        ours["validation"] = as_rows([self.validation])[0]
+        (written / STATE).write_text(json.dumps(ours))
+        checkpoints.seal(written, written.parent.parent, state.global_step)
+        self.saved = time.monotonic()

@@ -5,6 +5,7 @@ Numbers go to the caller's `on_point`; nothing here knows of Optuna or MLflow.
 
 import hashlib
 import json
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,8 +20,9 @@ from pressft.blocks import Blocks, Document, Separators
 from pressft.corpus import SPLITS, Corpus
 from pressft.results import Store, TrialResult, Untrained
 from pressft.scores import Score, total
+from pressft.signals import Stopping
 from pressft.spec import CELL_VERSION, Removal, TrialSpec, resolve
-from pressft.training import OnPoint
+from pressft.training import OnPoint, Safety
 
 Advance = Callable[[str, int], None]  # what is being done, scored-token equivalents done just now
 
@@ -159,10 +161,21 @@ def untrained(bench: Bench, spec: TrialSpec, advance: Advance) -> Untrained:
     return result
 
 
-def run_trial(bench: Bench, spec: TrialSpec, on_point: OnPoint, advance: Advance) -> TrialResult:
+def run_trial(
+    bench: Bench,
+    spec: TrialSpec,
+    on_point: OnPoint,
+    advance: Advance,
+    say: Callable[[str], None] = lambda _: None,
+    stopping: Stopping | None = None,
+) -> TrialResult:
     """Cut, adapt, train, score one cell and keep its files; the base is left as it was (law 2).
 
+    Training goes on from the cell's newest whole checkpoint, if there is one (law 10); a signal
+    that `stopping` notes ends it behind the step at hand, saved.
+
     Raises:
+        Stopped: a signal.
         DivergedError: a loss that is not finite.
         DataError: too little text for a block.
         UsageError: a layer out of range, an optimizer this machine cannot run.
@@ -189,12 +202,13 @@ def run_trial(bench: Bench, spec: TrialSpec, on_point: OnPoint, advance: Advance
             label = f"{spec.remove}: validating"
             return total(_score(bench, model, subset, spec, lambda n: advance(label, n)))
 
-        trained = training.train(model, data, spec, validate, tell)
+        files = bench.store.folder(cell)
+        safety = Safety(files / "checkpoints", stopping or Stopping(), say)
+        trained = training.train(model, data, spec, validate, tell, safety)
         label = f"{spec.remove}: testing"
         test, general = _test(bench, model, spec, lambda n: advance(label, n))
         samples = _samples(bench, model)
-        folder = bench.store.folder(cell) / "adapter"
-        adapters.save(model, removal, bench.base.name, bench.base.identity, folder)
+        adapters.save(model, removal, bench.base.name, bench.base.identity, files / "adapter")
     result = TrialResult(
         cell=cell,
         removal=removal,
@@ -207,8 +221,10 @@ def run_trial(bench: Bench, spec: TrialSpec, on_point: OnPoint, advance: Advance
         training_s=trained.seconds,
         total_s=time.perf_counter() - began,
         general=general,
+        micro=trained.micro,
     )
     bench.store.save(cell, result)
+    shutil.rmtree(files / "checkpoints", ignore_errors=True)
     return result
 
 

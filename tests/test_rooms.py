@@ -7,14 +7,14 @@ import pytest
 
 FLOORS = [
     {"errors"},
-    {"scores", "spec", "assets", "charts"},
+    {"scores", "spec", "assets", "charts", "signals", "checkpoints"},
     {"design", "corpus", "tiny", "results", "intervals", "cuts", "material"},
     {"duplicates", "newsroom", "surgery", "blocks", "models", "tracking"},
     {"invented", "wikipedia", "adapters", "scoring", "study", "arms"},
     {"training", "runs", "console", "corpora", "status", "scan", "tables", "costs", "reading"},
     {"trial", "survey", "export", "show"},
     {"compare", "report"},
-    {"sweep"},
+    {"sweep", "workers"},
     {"demo"},
     {"cli"},
     {"__main__"},
@@ -27,7 +27,7 @@ DOORS = {
     "scrapy": set(),
     "torch": {
         *("surgery", "models", "tiny", "adapters", "blocks"),
-        *("scoring", "training", "trial", "scan", "export", "costs", "reading"),
+        *("scoring", "training", "trial", "scan", "export", "costs", "reading", "workers"),
     },
 }
 

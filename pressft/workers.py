@@ -1,0 +1,140 @@
+"""Worker processes of one sweep: started, watched, started again, stopped.
+
+A dead worker is seen by its exit, not by a missing heartbeat: its trial goes back to the queue at
+once, and goes on from its newest checkpoint.
+"""
+
+import os
+import subprocess
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import IO
+
+import torch
+
+from pressft.console import Reporter
+from pressft.errors import PressftError
+from pressft.signals import Stopped, Stopping
+from pressft.study import Ledger, host
+
+POLL_S = 0.2
+MAX_RESTARTS = 5  # of one worker in a row without a trial finished between
+STOP_S = 30.0  # for the step at hand and its checkpoint, then they are killed
+
+
+@dataclass(slots=True)
+class _Worker:
+    """One place: the process that has it now, and how often it died."""
+
+    number: int
+    process: "subprocess.Popen[str] | None" = None
+    restarts: int = 0
+    not_before: float = 0.0
+    last_line: str = ""
+    done: bool = False
+    readers: list[threading.Thread] = field(default_factory=list)
+
+
+class Crew:
+    """`n` workers that run `command` with the session of the sweep appended; `where` is added to
+    their environment, for a URL may hold a password, and a command line is seen by all."""
+
+    def __init__(
+        self, command: Sequence[str], where: Mapping[str, str], n: int, report: Reporter
+    ) -> None:
+        """Start nothing yet."""
+        self._command, self._where, self._report = list(command), dict(where), report
+        self._workers = [_Worker(number) for number in range(1, n + 1)]
+
+    def drain(self, ledger: Ledger, stopping: Stopping) -> None:
+        """Work until every worker has found nothing left to take.
+
+        Raises:
+            Stopped: a signal; the workers have saved and left.
+            PressftError: every worker died too often; the message holds the last one's last line.
+        """
+        try:
+            with stopping.patience():
+                while not stopping.signum and not all(w.done for w in self._workers):
+                    for worker in self._workers:
+                        self._look_after(worker, ledger)
+                    time.sleep(POLL_S)
+        except Stopped:
+            self._report.say("stopping: the workers save the step at hand")
+            raise
+        finally:
+            self._stop()
+            for worker in self._workers:
+                if worker.process:
+                    ledger.recover(f"{host()}:{worker.process.pid}")
+        if all(worker.restarts > MAX_RESTARTS for worker in self._workers):
+            raise PressftError(f"every worker died; the last words: {self._workers[-1].last_line}")
+
+    def _look_after(self, worker: _Worker, ledger: Ledger) -> None:
+        """Start, start again or let rest."""
+        if worker.done or time.monotonic() < worker.not_before:
+            return
+        if worker.process is None:
+            self._start(worker, ledger.session)
+            return
+        code = worker.process.poll()
+        if code is None:
+            return
+        for reader in worker.readers:
+            reader.join()
+        if code == 0:
+            worker.done = True
+            return
+        left = ledger.recover(f"{host()}:{worker.process.pid}")
+        trials = ", ".join(f"trial {row.number} goes back to the queue" for row in left)
+        reason = f"signal {-code}" if code < 0 else f"code {code}: {worker.last_line}"
+        self._report.say(f"worker {worker.number} died ({reason}); {trials or 'it held no trial'}")
+        worker.process = None
+        worker.restarts += 1
+        worker.not_before = time.monotonic() + min(30.0, 0.5 * 2**worker.restarts)
+        worker.done = worker.restarts > MAX_RESTARTS
+
+    def _start(self, worker: _Worker, session: str) -> None:
+        threads = max(1, (os.cpu_count() or 1) // len(self._workers))
+        # spinning threads of several processes slow each other fivefold
+        own = {"OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE"}
+        if gpus := torch.cuda.device_count():
+            own["CUDA_VISIBLE_DEVICES"] = str((worker.number - 1) % gpus)
+        worker.process = subprocess.Popen(
+            [*self._command, "--session", session],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=os.environ | self._where | own,
+            start_new_session=True,  # Ctrl-C comes to us, and we pass it on once
+        )
+        reader = threading.Thread(target=self._read, args=(worker, worker.process.stderr))
+        reader.start()
+        worker.readers = [reader]
+
+    def _read(self, worker: _Worker, stream: IO[str]) -> None:
+        with stream:
+            for line in stream:
+                if line.strip():
+                    worker.last_line = line.strip()
+                    if "test perplexity" in line:
+                        worker.restarts = 0
+                    self._report.say(f"worker {worker.number}: {line.rstrip()}")
+
+    def _stop(self) -> None:
+        alive = [w.process for w in self._workers if w.process and w.process.poll() is None]
+        for process in alive:
+            process.terminate()
+        deadline = time.monotonic() + STOP_S
+        for process in alive:
+            try:
+                process.wait(max(0.1, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        for worker in self._workers:
+            for reader in worker.readers:
+                reader.join()

