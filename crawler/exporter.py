@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from crawler import repeats
-from crawler.articles import MIN_WORDS, TOO_SHORT
+from crawler.articles import MIN_WORDS
 from crawler.card import card
 from crawler.cleaning import Drop
 from pressft.corpus import (
@@ -46,14 +46,12 @@ def assign(new: Iterable[Article], old: Iterable[Article]) -> tuple[Article, ...
 class Exported:
     """The receipt of an export, in articles: written now, in the corpus altogether, set aside.
 
-    `too_short` holds the ids of those that were nothing but what repeats over the newsroom,
-    `repeats` counts the paragraphs dropped as such.
+    `repeats` counts the paragraphs dropped because they repeat over the newsroom.
     """
 
     new: int
     total: int
     set_aside: int
-    too_short: tuple[str, ...] = ()
     repeats: int = 0
 
 
@@ -143,7 +141,6 @@ class _Learnt:
 
     articles: list[Article]
     drops: dict[str, list[Drop]]
-    too_short: tuple[str, ...]
 
 
 def _cleaned(
@@ -157,13 +154,12 @@ def _cleaned(
     repeated = repeats.learn([*old, *assign(new, old)], known) if new else frozenset()
     texts, drops = repeats.without(new, repeated)
     kept = []
-    for article in texts:
-        if drops.get(article.id) and len(article.text.split()) < min_words:
-            drops[article.id] += [Drop(TOO_SHORT, t) for t in article.text.split("\n\n") if t]
-        else:
-            kept.append(article)
-    too_short = {article.id for article in texts} - {article.id for article in kept}
-    return _Learnt(kept, drops, tuple(sorted(too_short)))
+    for article, before_it in zip(texts, new, strict=True):
+        if len(article.text.split()) < min_words:  # nothing else in it: no article is lost to this
+            drops.pop(article.id, None)
+            article = before_it
+        kept.append(article)
+    return _Learnt(kept, drops)
 
 
 def _next_name(shards: Iterable[Shard]) -> str:
@@ -214,7 +210,7 @@ def _conclude(
 def _receipt(new: Sequence[Article], articles: Sequence[Article], learnt: _Learnt) -> Exported:
     aside = sum(not article.group for article in articles)
     n_repeats = sum(d.reason == repeats.REASON for found in learnt.drops.values() for d in found)
-    return Exported(len(new), len(articles), aside, learnt.too_short, n_repeats)
+    return Exported(len(new), len(articles), aside, n_repeats)
 
 
 @contextmanager

@@ -169,19 +169,15 @@ class Store:
 
     def kept(self, url: str) -> None:
         """Note that there is an article on a fetched page."""
-        self._set(article_id(url), "fetched", "")
+        self._set(url, "fetched", "")
 
     def dropped(self, url: str, reason: str) -> None:
         """Note that nothing on the page is of use: it is not fetched again."""
-        self.drop(article_id(url), reason)
-
-    def drop(self, page_id: str, reason: str) -> None:
-        """Note the same of the page of this id."""
-        self._set(page_id, "dropped", reason)
+        self._set(url, "dropped", reason)
 
     def failed(self, url: str, reason: str) -> None:
         """Note that the page could not be fetched: the next crawl tries again."""
-        self._set(article_id(url), "failed", reason)
+        self._set(url, "failed", reason)
 
     def is_worth_keeping(self) -> bool:
         """Whether it holds a page of use, fetched with patience."""
@@ -204,10 +200,10 @@ class Store:
                 )
                 yield _load(self._db.execute(query, (page_id,)).fetchone())
 
-    def _set(self, page_id: str, state: str, reason: str) -> None:
+    def _set(self, url: str, state: str, reason: str) -> None:
         with self._db:
             query = "UPDATE urls SET state = ?, reason = ? WHERE id = ?"
-            self._db.execute(query, (state, reason, page_id))
+            self._db.execute(query, (state, reason, article_id(url)))
 
 
 def remove(folder: Path) -> None:

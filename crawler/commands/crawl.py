@@ -23,7 +23,7 @@ from scrapy.commands import crawl
 from scrapy.crawler import Crawler
 from scrapy.exceptions import CloseSpider
 
-from crawler import articles, exporter, plan, repeats, store, summary
+from crawler import exporter, plan, repeats, store, summary
 from crawler.addresses import is_private_host
 from crawler.articles import Demands, Made
 from crawler.building import built_all
@@ -212,15 +212,13 @@ async def _derive(spider: PressSpider, but: set[str]) -> None:
 
 
 def _count(spider: PressSpider, receipt: Exported) -> None:
-    """Put what cleaning left out into the statistics, and take back what proved too short."""
+    """Put what cleaning left out into the statistics."""
     assert spider.crawler.stats
     stats = spider.crawler.stats
     counts = Counter(drop.reason for one in spider.made.values() for drop in one.drops)
     counts[repeats.REASON] += receipt.repeats
     for why, n in (+counts).items():
         stats.inc_value(f"newsroom/paragraphs/{why}", n)
-    for page_id in receipt.too_short:
-        spider.forget(page_id, articles.TOO_SHORT)
 
 
 def _reextract(asked: Plan, pages: store.Store, demands: Demands) -> None:
@@ -238,9 +236,6 @@ def _reextract(asked: Plan, pages: store.Store, demands: Demands) -> None:
         {one.id: one.drops for one in made},
         demands.min_words,
     )
-    for page_id in receipt.too_short:
-        reasons[articles.TOO_SHORT] += 1
-        pages.drop(page_id, articles.TOO_SHORT)
     losses = "".join(f", {n} dropped ({why})" for why, n in sorted((+reasons).items()))
     _say(f"{asked.corpus}: {receipt.total} articles from {len(made)} stored pages{losses}")
 

@@ -29,7 +29,7 @@ from crawler.addresses import MissingContact, RefusedAddress
 from crawler.articles import Demands, Made
 from crawler.building import built
 from crawler.feeds import Entry, Feed
-from crawler.patience import Patience
+from crawler.patience import STOPPED, Patience
 from crawler.plan import NO_CONTACT, Plan, Source
 from crawler.reasons import reason
 from crawler.store import Store, StoredFeed, StoredPage
@@ -94,8 +94,10 @@ class PressSpider(Spider):
         agent = f"{settings['BOT_NAME']}/{version('pressft')}" + (f" (+{contact})" * bool(contact))
         settings.set("USER_AGENT", agent, priority="spider")
 
-    def closed(self, _: str) -> None:
+    def closed(self, why: str) -> None:
         """Say which sources list nothing, and why if that is known and not yet said."""
+        if why == "shutdown":  # they were not read to their end
+            return
         for source in (source for source, seen in self._seen.items() if not seen):
             nothing = DataError(f"{source.url} has no entries: give a feed that lists articles")
             problem = self._told.get(source, nothing)
@@ -187,18 +189,10 @@ class PressSpider(Spider):
         else:
             self._drop(page.entry, made.reason)
 
-    def forget(self, page_id: str, why: str) -> None:
-        """Take back an article that the whole corpus shows to be none."""
-        assert self.crawler.stats
-        self.crawler.stats.inc_value("newsroom/kept", -1)
-        self._count("dropped")
-        self._count(f"dropped/{why}")
-        with self._storing():
-            self.store.drop(page_id, why)
-
     def feed_failed(self, failure: Failure, page: FeedPage) -> None:
         """Note why a page of a feed could not be fetched."""
-        if page.role == "sitemap":
+        why = reason(failure.value)
+        if page.role == "sitemap" or why.endswith(STOPPED):
             return
         if page.role == "next":
             self._count("feed_ends_without_feed")
@@ -208,13 +202,14 @@ class PressSpider(Spider):
             hint = "pass -s PRESS_ALLOW_PRIVATE=True if that is meant"
             self._tell(page, RefusedError(f"{page.url}: {failure.value}; {hint}"))
         else:
-            why = f"{page.url} could not be fetched ({reason(failure.value)})"
-            self._tell(page, DataError(f"{why}: check the address"))
+            self._tell(
+                page, DataError(f"{page.url} could not be fetched ({why}): check the address")
+            )
 
     async def page_failed(self, failure: Failure, entry: Entry, newsroom: str) -> None:
         """Note why a page could not be fetched; a full text in the feed takes its place."""
         why = reason(failure.value)
-        if why == "stopped":  # it stays found
+        if why.endswith(STOPPED):  # it stays found
             return
         full = _full_text(entry)
         if full:
