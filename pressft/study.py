@@ -94,7 +94,7 @@ class Ledger:
             self._study.set_user_attr("definition", definition)
             self._study.set_user_attr("question", study.question)
             self._study.set_user_attr("asked", study.n_trials)
-        elif changed := difference(old, definition):
+        elif changed := difference(_completed(old), definition):
             raise RefusedError(
                 f"study {study.name} exists with another definition ({'; '.join(changed)}): "
                 "change it back, or give the study another name"
@@ -310,6 +310,12 @@ def importances(name: str, storage: str) -> dict[str, float]:
     study = _connect(storage, name, create=False)
     values = {trial.value for trial in study.get_trials(deepcopy=False) if trial.value is not None}
     return dict(optuna.importance.get_param_importances(study)) if len(values) > 1 else {}
+
+
+def _completed(definition: Mapping[str, Any]) -> dict[str, Any]:
+    """A stored definition with the settings that came later, at their defaults."""
+    base = dataclasses.asdict(TrialSpec(**definition["base"]))
+    return {**definition, "base": base}
 
 
 def worker_name() -> str:

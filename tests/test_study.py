@@ -143,3 +143,13 @@ def test_an_unknown_study_is_refused_with_those_there_are(storage: str) -> None:
 def test_a_storage_that_cannot_be_opened_is_one_clear_line(url: str) -> None:
     with pytest.raises(MissingError, match="study storage"):
         Ledger(GRID, url, IDENTITY)
+
+
+def test_a_study_from_before_a_setting_came_is_gone_on_with(storage: str) -> None:
+    ledger = Ledger(GRID, storage, IDENTITY)
+    study = optuna.load_study(study_name=GRID.name, storage=storage)
+    definition = study.user_attrs["definition"]
+    del definition["base"]["mix"], definition["base"]["general"]
+    study.set_user_attr("definition", definition)
+    assert len(finish(Ledger(GRID, storage, IDENTITY))) == GRID.n_trials
+    assert not ledger.busy()
