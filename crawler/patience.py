@@ -29,6 +29,7 @@ LONGEST_WAIT_S = 300  # after 429 or 503; a host that asks for more is left for 
 FIRST_WAIT_S = 1.0  # where it does not say how long: doubled each time
 STRIKES = 5  # of 429 and 503 in a row, and the host is left for the next crawl
 HEADER_BYTES = 256 * 1024  # of status and headers; browsers take as much
+STOPPED = "stopped"  # how requests fail once the crawl was asked to end
 _POLL_S = 0.5
 
 
@@ -47,17 +48,17 @@ class _Host:
 
 
 class Patience:
-    """When each host may be asked again; `give_up` ends all waiting."""
+    """When each host may be asked again; `give_up` ends all waiting, and `stopped` says so."""
 
     def __init__(self) -> None:
         """No host has asked for anything yet."""
         self._hosts: defaultdict[str, _Host] = defaultdict(_Host)
         self._lines: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
-        self._stopped = False
+        self.stopped = False
 
     def give_up(self) -> None:
         """Refuse every further request: the crawl was asked to end."""
-        self._stopped = True
+        self.stopped = True
 
     def alone(self, host: str) -> asyncio.Lock:
         """Hold this during a request: without a delay Scrapy 2.19 begins all of a host at once."""
@@ -77,13 +78,13 @@ class Patience:
             StayAway: it wants to be left alone, or the crawl ends.
         """
         known = self._hosts[host]
-        while not (self._stopped or known.closed):
+        while not (self.stopped or known.closed):
             wait = known.not_before - time.monotonic()
             if wait <= 0:
                 known.not_before = time.monotonic() + known.delay_s
                 return
             await asyncio.sleep(min(wait, _POLL_S))
-        raise StayAway(known.closed or "stopped")
+        raise StayAway(known.closed or STOPPED)
 
     def answered(self, host: str, response: Response) -> None:
         """Note how the host answered: after 429 and 503 it is asked later (RFC 9110, 10.2.3)."""

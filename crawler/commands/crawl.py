@@ -197,7 +197,7 @@ def _finish(spider: PressSpider) -> None:
     )
     _count(spider, receipt)
     if not receipt.total:
-        if not spider.problems:
+        if not (spider.problems or spider.patience.stopped):
             raise DataError(_nothing(spider))
         return
     assert spider.crawler.stats

@@ -62,6 +62,24 @@ def test_a_crawl_of_300_articles_killed_20_times_holds_each_once(tmp_path: Path)
     check_kills(write_stories(300), 20, 0.1, tmp_path / "killed")
 
 
+def test_a_crawl_stopped_while_it_waits_ends_soon(tmp_path: Path) -> None:
+    asked: list[str] = []
+    busy = answer(b"", "Retry-After: 200", status="503 Busy")
+    with serve({"127.0.0.1": Host({"/feed": busy}, asked)}) as port:
+        command = [sys.executable, "-m", "scrapy", "crawl", "press"]
+        options = ["-a", f"feed=http://127.0.0.1:{port}/feed", "-a", f"corpus={tmp_path / 'c'}"]
+        process = subprocess.Popen(
+            command + options + [*LOOPBACK], cwd=ROOT, stderr=subprocess.PIPE, text=True
+        )
+        while not [path for path in asked if path.endswith("/feed")]:
+            time.sleep(0.05)
+        time.sleep(0.3)
+        process.send_signal(signal.SIGTERM)
+        _, said = process.communicate(timeout=20)
+    assert process.returncode == 143, said
+    assert "Traceback" not in said
+
+
 def test_a_second_crawl_into_the_same_corpus_is_refused(crawl: Crawl, tmp_path: Path) -> None:
     folder = tmp_path / "c"
     with serve_stories(write_stories(60), port=0) as newsroom:
