@@ -189,15 +189,6 @@ class PressSpider(Spider):
         else:
             self._drop(page.entry, made.reason)
 
-    def forget(self, page_id: str, why: str) -> None:
-        """Take back an article that the whole corpus shows to be none."""
-        assert self.crawler.stats
-        self.crawler.stats.inc_value("newsroom/kept", -1)
-        self._count("dropped")
-        self._count(f"dropped/{why}")
-        with self._storing():
-            self.store.drop(page_id, why)
-
     def feed_failed(self, failure: Failure, page: FeedPage) -> None:
         """Note why a page of a feed could not be fetched."""
         why = reason(failure.value)
