@@ -247,6 +247,40 @@ app.command()(_with_options_of(ScanSpec, scan))
 
 
 @app.command()
+def doctor(
+    fix: Annotated[bool, typer.Option("--fix", help="Mend what can be, after a backup.")] = False,
+    rebuild_mlflow: Annotated[
+        bool, typer.Option("--rebuild-mlflow", help="Make the local MLflow view anew.")
+    ] = False,
+    storage: Storage = None,
+    as_json: Json = False,
+) -> None:
+    """Say where Optuna, MLflow and the files disagree, and mend it."""
+    from pressft import doctor as room
+    from pressft.status import Stores
+
+    stores = Stores(ROOT, storage)
+    if not storage and not (ROOT / "optuna.db").is_file():
+        raise UsageError(f"nothing has been run in {ROOT} yet: there is nothing to examine")
+    if fix or rebuild_mlflow:
+        typer.echo(f"backup: {room.backup(stores)}", err=True)
+    if rebuild_mlflow:
+        room.rebuild(stores, lambda line: typer.echo(line, err=True))
+    faults = [(fault, fix and room.mended(fault)) for fault in room.examine(stores)]
+    left = sum(not done for _, done in faults)
+    if as_json:
+        rows = [{"study": f.study, "fault": f.what, "mended": done} for f, done in faults]
+        typer.echo(json.dumps(rows, indent=2))
+    else:
+        for fault, done in faults:
+            hint = "" if fault.mend else " (only a sweep can help)"
+            typer.echo(f"{fault.study}: {fault.what}{': mended' if done else hint}")
+        typer.echo(f"{len(faults)} disagreements, {left} left")
+    if left:
+        raise typer.Exit(1)
+
+
+@app.command()
 def ui(
     port: Annotated[int, typer.Option(help="Port on 127.0.0.1; 0 takes a free one.")] = 5000,
 ) -> None:

@@ -2,8 +2,10 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from pressft.errors import DataError
 
@@ -22,6 +24,12 @@ class Material:
 
     prompts: tuple[str, ...] = ()
     questions: tuple[Question, ...] = ()
+
+    @classmethod
+    def of(cls, stored: Mapping[str, Any]) -> "Material":
+        """Back from `asdict`, also of nothing."""
+        asked = (Question(**question) for question in stored.get("questions", ()))
+        return cls(tuple(stored.get("prompts", ())), tuple(asked))
 
     @property
     def key(self) -> str:

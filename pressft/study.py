@@ -13,8 +13,8 @@ import socket
 import time
 import uuid
 from collections import Counter
-from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -305,6 +305,26 @@ def stored(name: str, storage: str) -> Stored:
     )
 
 
+def names(storage: str) -> list[str]:
+    """Names of all studies in a storage.
+
+    Raises:
+        MissingError: it cannot be opened.
+    """
+    with _opening():
+        return sorted(optuna.get_all_study_names(_backend(storage)))
+
+
+def is_dead(row: Row) -> bool:
+    """Whether the process that had a running trial is gone."""
+    return _dead(str(row.attrs.get("worker", "")), float(row.attrs.get("alive", 0.0)))
+
+
+def end(name: str, storage: str, number: int) -> None:
+    """Close a trial that nobody works on any more; the next sweep runs its cell again."""
+    _connect(storage, name, create=False).tell(number, state=TrialState.FAIL)
+
+
 def importances(name: str, storage: str) -> dict[str, float]:
     """Share of the validation loss that each parameter accounts for, most first (Optuna's)."""
     study = _connect(storage, name, create=False)
@@ -373,10 +393,27 @@ def _url(storage: str) -> sqlalchemy.URL:
     return url.set(drivername="postgresql+psycopg") if url.drivername == "postgresql" else url
 
 
-def _connect(storage: str, name: str, *, create: bool) -> optuna.Study:
+def _backend(storage: str) -> optuna.storages.RDBStorage:
+    address = _url(storage).render_as_string(hide_password=False)
+    return optuna.storages.RDBStorage(address, engine_kwargs={"pool_pre_ping": True})
+
+
+@contextmanager
+def _opening() -> Iterator[None]:
+    """What can go wrong with a storage, in one line without its address."""
     try:
-        address = _url(storage).render_as_string(hide_password=False)
-        backend = optuna.storages.RDBStorage(address, engine_kwargs={"pool_pre_ping": True})
+        yield
+    except (ImportError, OSError, ValueError) as error:
+        raise MissingError(f"study storage: {str(error).splitlines()[0]}") from error
+    except Exception as error:
+        if type(error).__module__.startswith(("sqlalchemy", "optuna")):
+            raise MissingError(f"study storage cannot be opened: {_first(error)}") from error
+        raise
+
+
+def _connect(storage: str, name: str, *, create: bool) -> optuna.Study:
+    with _opening():
+        backend = _backend(storage)
         if create:
             return optuna.create_study(
                 storage=backend,
@@ -384,17 +421,11 @@ def _connect(storage: str, name: str, *, create: bool) -> optuna.Study:
                 sampler=RandomSampler(),  # unused: every trial is queued with its parameters
                 load_if_exists=True,
             )
-        names = optuna.get_all_study_names(backend)
-        if name not in names:
-            known = ", ".join(sorted(names)) or "none; run `pressft sweep experiments/smoke.py`"
-            raise UsageError(f"no study {name!r}: the storage holds {known}")
+        known = optuna.get_all_study_names(backend)
+        if name not in known:
+            there = ", ".join(sorted(known)) or "none; run `pressft sweep experiments/smoke.py`"
+            raise UsageError(f"no study {name!r}: the storage holds {there}")
         return optuna.load_study(study_name=name, storage=backend)
-    except (ImportError, OSError, ValueError) as error:
-        raise MissingError(f"study storage: {str(error).splitlines()[0]}") from error
-    except Exception as error:
-        if type(error).__module__.startswith(("sqlalchemy", "optuna")):
-            raise MissingError(f"study storage cannot be opened: {_first(error)}") from error
-        raise
 
 
 def _first(error: Exception) -> str:

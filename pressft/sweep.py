@@ -304,12 +304,13 @@ class _Sweep:
 
     def recoveries(self, cut: Mapping[str, list[Done]], whole: Sequence[Done]) -> None:
         """Log what each cut run healed, measured against the best trained whole model."""
-        run_ids = {row.number: str(row.attrs.get("mlflow_run")) for row in self.ledger.rows()}
+        found = self.tracker.runs(self.experiment, self.study.name)
+        run_ids = {run.trial: run.run_id for run in found}
         for arm, items in cut.items():
             before = total(self.untrained[arm].test)
             for trial in items:
                 share = recovery(before, trial.result.test_score, arms.tested(whole))
-                if share is not None:
+                if share is not None and trial.number in run_ids:
                     run_id, tokens = run_ids[trial.number], trial.result.tokens
                     self.tracker.log_once(run_id, tokens, "test/recovery", share)
 

@@ -53,6 +53,15 @@ class Data:
     profile: str  # JSON
 
 
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A run as the store knows it: RUNNING, FINISHED, FAILED or KILLED, and its trial's number."""
+
+    run_id: str
+    status: str
+    trial: int
+
+
 class Tracker:
     """One MLflow store, a local folder unless a server is named."""
 
@@ -120,12 +129,22 @@ class Tracker:
         if "fault" in run.data.tags:
             self._client.delete_tag(run_id, "fault")
         self.tag(run_id, **{key: str(value) for key, value in tags.items()})
-        known = {
+        return Curve(self, run_id, self.points(run_id))
+
+    def points(self, run_id: str) -> set[tuple[str, int]]:
+        """Key and tokens of every point that a run has."""
+        return {
             (key, point.step)
-            for key in run.data.metrics
+            for key in self._client.get_run(run_id).data.metrics
             for point in self._client.get_metric_history(run_id, key)
         }
-        return Curve(self, run_id, known)
+
+    def runs(self, experiment: str, study: str) -> list[Run]:
+        """The runs of a study's trials, the summary left out."""
+        found = self._client.search_runs(
+            [experiment], f"tags.study = '{study}' and tags.arm != '{SUMMARY}'", max_results=50_000
+        )
+        return [Run(r.info.run_id, r.info.status, int(r.data.tags["trial"])) for r in found]
 
     def log_once(self, run_id: str, tokens: int, key: str, value: float) -> None:
         """A number of the finished study; a point that repeats the last one is left out."""
@@ -214,6 +233,10 @@ class Curve:
         new = {key: value for key, value in metrics.items() if (key, tokens) not in self._known}
         if new:
             self._tracker.log(self.run_id, tokens, new)
+
+    def finish(self) -> None:
+        """Close the run as finished."""
+        self._tracker.finish(self.run_id, "FINISHED")
 
 
 def serve(root: Path, port: int, say: Callable[[str], None]) -> None:

@@ -12,7 +12,7 @@ from mlflow import MlflowClient
 
 from pressft import cli
 
-COMMANDS = ["corpus", "scan", "run", "sweep", "status", "report", "export", "ui", "demo"]
+COMMANDS = ["corpus", "scan", "run", "sweep", "status", "report", "export", "doctor", "ui", "demo"]
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ FLOORS = [
     {"training", "runs", "console", "corpora", "status", "scan", "tables", "costs", "reading"},
     {"trial", "survey", "export", "show"},
     {"compare", "report"},
-    {"sweep", "workers"},
+    {"sweep", "workers", "doctor"},
     {"demo"},
     {"cli"},
     {"__main__"},

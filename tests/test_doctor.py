@@ -1,0 +1,96 @@
+"""The doctor finds every kind of disagreement, mends what can be, and makes MLflow anew."""
+
+import shutil
+from pathlib import Path
+
+import optuna
+import pytest
+from mlflow import MlflowClient
+from studies import fill, grid
+
+from pressft import doctor
+from pressft.results import Store
+from pressft.status import Stores
+from pressft.study import Ledger
+from pressft.tracking import Tracker
+
+
+@pytest.fixture
+def stores(tmp_path: Path) -> Stores:
+    found = Stores(tmp_path / "mlruns")
+    found.root.mkdir()
+    fill(grid(8), found, leave=1)
+    doctor.rebuild(found, lambda _: None)
+    assert list(doctor.examine(found)) == []
+    return found
+
+
+@pytest.fixture
+def client(stores: Stores) -> MlflowClient:
+    return MlflowClient(f"sqlite:///{stores.root / 'mlflow.db'}")
+
+
+def runs(client: MlflowClient) -> dict[int, object]:
+    experiment = client.get_experiment_by_name("made")
+    found = client.search_runs([experiment.experiment_id], "tags.arm != 'summary'")
+    return {int(run.data.tags["trial"]): run for run in found}
+
+
+def test_a_rebuilt_view_is_all_that_was_there(stores: Stores, client: MlflowClient) -> None:
+    found = runs(client)
+    assert sorted(found) == list(range(7))
+    result = Store(stores.root).trial("cell-3")
+    assert result is not None
+    run = found[3]
+    assert run.info.status == "FINISHED"
+    assert run.data.metrics["test/perplexity"] == pytest.approx(result.test_score.perplexity)
+    points = client.get_metric_history(run.info.run_id, "train/loss")
+    assert [point.step for point in points] == [at for at, _ in result.curve]
+    files = {item.path for item in client.list_artifacts(run.info.run_id)}
+    assert files >= {"adapter_model.safetensors", "samples.md"}
+    experiment = client.get_experiment_by_name("made")
+    (summary,) = client.search_runs([experiment.experiment_id], "tags.arm = 'summary'")
+    files = {item.path for item in client.list_artifacts(summary.info.run_id)}
+    assert files == {"report.html", "arms.md", "arms.csv"}
+
+
+def test_every_disagreement_is_named_and_mended(stores: Stores, client: MlflowClient) -> None:
+    found = runs(client)
+    client.set_terminated(found[0].info.run_id, "KILLED")
+    client.delete_run(found[1].info.run_id)
+    (stores.root / "cells" / "cell-2" / "checkpoints" / "step-1").mkdir(parents=True)
+    ledger = Ledger(grid(8), stores.storage, {"weights": "w", "corpus": "c"})
+    ticket = ledger.take()
+    assert ticket is not None
+    study = optuna.load_study(study_name="made", storage=stores.storage)
+    trial = optuna.trial.Trial(study, study.trials[ticket.number]._trial_id)
+    trial.set_user_attr("worker", "another machine:1")
+    trial.set_user_attr("alive", 0.0)
+    tracker = Tracker(stores.root)
+    tags = {"study": "made", "arm": "none", "trial": 99}
+    orphan = tracker.start(tracker.experiment("made", ""), "orphan", {}, tags, [])
+    words = [fault.what for fault in doctor.examine(stores)]
+    expected = [
+        "trial 2 (last) is complete, but its checkpoints take room",
+        "trial 7 (last) is running, but its process is gone",
+        "trial 0 (none): its run is KILLED, 0 points missing",
+        "trial 1 (first) has no run in MLflow",
+        f"run {orphan} in MLflow belongs to no trial",
+    ]
+    for part in expected:
+        assert any(part.split(" (")[0] in word for word in words), (part, words)
+    assert len(words) == 5
+    folder = doctor.backup(stores)
+    assert {path.name for path in folder.iterdir()} == {"optuna.db", "mlflow.db"}
+    assert [doctor.mended(fault) for fault in doctor.examine(stores)].count(False) == 1
+    assert [fault.what for fault in doctor.examine(stores)] == [expected[-1]]
+    assert sorted(runs(client)) == [*range(7), 99]
+
+
+def test_what_only_a_sweep_can_mend_is_said(stores: Stores) -> None:
+    shutil.rmtree(stores.root / "cells" / "cell-4")
+    (stores.root / "cells" / "cell-5" / "adapter" / "adapter_model.safetensors").unlink()
+    faults = list(doctor.examine(stores))
+    assert [fault.mend for fault in faults] == [None, None]
+    assert "its result is gone" in faults[0].what
+    assert "its adapter is gone" in faults[1].what
