@@ -143,23 +143,25 @@ def test_an_unchanged_newsroom_is_not_fetched_again(crawl: Crawl, tmp_path: Path
     assert len(articles_in(tmp_path / "c")) == 1
 
 
-@pytest.mark.parametrize(
-    "page",
-    [
-        answer(b"", status="404 Not Found"),
-        answer(b"", status="500 Oops"),
-        wrapped(b"<div id=app></div><script>render()</script>"),
-    ],
-)
-def test_the_text_in_the_feed_stands_in_for_a_page_that_fails(
-    page: bytes, crawl: Crawl, tmp_path: Path
-) -> None:
-    text = LONG.replace("<", "&lt;").encode()
-    full = b"<item><title>Full</title><link>/a</link><description>%s</description></item>" % text
-    teaser = b"<item><link>/b</link><description>Only a few words</description></item>"
-    answers: dict[str, Pieces] = {"/feed": rss(full + teaser), "/a": page, "/b": page}
+def test_the_text_in_the_feed_stands_in_for_a_page_that_fails(crawl: Crawl, tmp_path: Path) -> None:
+    pages = {
+        "/missing": answer(b"", status="404 Not Found"),
+        "/broken": answer(b"", status="500 Oops"),
+        "/empty": wrapped(b"<div id=app></div><script>render()</script>"),
+    }
+
+    def item(path: str, text: str) -> str:
+        escaped = text.replace("<", "&lt;")
+        return (
+            f"<item><title>{path}</title><link>{path}</link>"
+            f"<description>{escaped}</description></item>"
+        )
+
+    full = "".join(item(path, f"{LONG} It was {path}.") for path in pages)
+    teaser = item("/broken?teaser", "Only a few words")
+    answers: dict[str, Pieces] = {"/feed": rss(f"{full}{teaser}".encode()), **pages}
     with serve({"127.0.0.1": Host(answers)}) as port:
         crawl(f"http://127.0.0.1:{port}/feed", tmp_path / "c", *LOOPBACK, "-s", "RETRY_TIMES=0")
-    (article,) = articles_in(tmp_path / "c")
-    assert article.title == "Full"
-    assert article.text.startswith("These words are the whole text")
+    found = {article.title: article.text for article in articles_in(tmp_path / "c")}
+    assert set(found) == set(pages)
+    assert all(f"It was {path}." in text for path, text in found.items())
