@@ -206,9 +206,11 @@ def _series(series: Series, across: _Scale, up: _Scale) -> str:
 def _over(x: float, y: int, point: Point) -> str:
     """An arrow at the upper edge, with the value that has no place below."""
     size = f"{float(f'{point.y:.2g}') / 1000:g}k" if point.y >= 1000 else f"{point.y:.3g}"
+    left = x < LEFT + 50  # two at the left edge would stand on each other
+    place = f'x="{x - 6:g}" text-anchor="end"' if left else f'x="{x + 6:g}"'
     return (
         f'<path class="mark" d="M{x:g} {y}l4 7h-8z" data-tip="{escape(point.tip)}"/>'
-        f'<text x="{x + 6:g}" y="{y + 8}">{size}</text>'
+        f'<text {place} y="{y + 8}">{size}</text>'
     )
 
 

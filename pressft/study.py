@@ -163,9 +163,11 @@ class Ledger:
         """Close a trial with its validation loss."""
         self._study.tell(self._open.pop(ticket.number), value)
 
-    def fail(self, ticket: Ticket, fault: str, *, again: bool) -> None:
-        """Close a trial without a value; with `again` the next start repeats the cell."""
-        self.note(ticket, fault=fault, final=not again, failed_in=self._session)
+    def fail(self, ticket: Ticket, fault: str, *, again: bool, interrupted: bool = False) -> None:
+        """Close a trial without a value; with `again` the next start repeats the cell, of an
+        `interrupted` one this session too, and from its checkpoint."""
+        session = "" if interrupted else self._session
+        self.note(ticket, fault=fault, final=not again, failed_in=session, interrupted=interrupted)
         self._study.tell(self._open.pop(ticket.number), state=TrialState.FAIL)
 
     def rows(self) -> list[Row]:

@@ -243,7 +243,8 @@ class _Sweep:
             "reused": str(reused).lower(),
         }
         for row in reversed(self.ledger.rows()):
-            if row.state == "fail" and row.attrs.get("cell") == cell and not row.attrs.get("final"):
+            cut_short = "died_in" in row.attrs or row.attrs.get("interrupted")
+            if row.state == "fail" and row.attrs.get("cell") == cell and cut_short:
                 if found := self.tracker.reopen(str(row.attrs["mlflow_run"]), tags):
                     return found
                 break
@@ -276,7 +277,7 @@ class _Sweep:
         """End a trial that has no result, truthfully in both views."""
         self.tracker.tag(run_id, fault=fault)
         self.tracker.finish(run_id, status)
-        self.ledger.fail(ticket, fault, again=again)
+        self.ledger.fail(ticket, fault, again=again, interrupted=status == "KILLED")
         self.report.say(f"{runs.name(ticket.spec)}: {fault}")
 
     def finish(self) -> Finding:

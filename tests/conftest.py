@@ -6,6 +6,7 @@ import os
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["HF_HUB_OFFLINE"] = "1"  # read when huggingface_hub is imported: no test asks the hub
 
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import pytest
 import torch
 from transformers import PreTrainedModel
 
-from pressft import models, tiny
+from pressft import models, tiny, tracking
 from pressft.models import Base
 
 FAMILIES = list(tiny.FAMILIES)
@@ -23,6 +24,22 @@ FAMILIES = list(tiny.FAMILIES)
 def _cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PRESSFT_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _ready_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """MLflow takes six seconds to set up a store: the first one is kept, and copied later."""
+    kept = tmp_path_factory.mktemp("store")
+    set_up = tracking._set_up
+
+    def copy(root: Path) -> None:
+        if not (kept / tracking.STORE).is_file():
+            set_up(kept)
+        shutil.copy(kept / tracking.STORE, root / tracking.STORE)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tracking, "_set_up", copy)
         yield
 
 

@@ -77,7 +77,7 @@ def test_law_3_an_export_is_the_trained_model_in_plain_transformers(
     (row,) = [row for row in status.finding("cuts", stores).arms if row.arm == arm]
     assert row.trained is not None
     assert receipt.folder == folder
-    assert receipt.perplexity == pytest.approx(row.trained.perplexity, rel=1e-4)
+    assert receipt.perplexity == pytest.approx(row.trained.score.perplexity, rel=1e-4)
     done = subprocess.run(
         [sys.executable, "-c", PLAIN, str(folder)], capture_output=True, text=True, check=True
     )

@@ -150,7 +150,7 @@ def test_the_summary_run_holds_the_table(client: MlflowClient, outcome: Outcome)
     assert len(found) == 1
     assert tables.markdown(outcome.finding) in found[0].data.tags["mlflow.note.content"]
     files = {item.path for item in client.list_artifacts(found[0].info.run_id)}
-    assert files == {"arms.md", "arms.csv"}
+    assert files == {"report.html", "arms.md", "arms.csv"}
 
 
 def test_the_planned_work_is_the_work_done(outcome: Outcome, listener: Listener) -> None:
