@@ -2,7 +2,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-slow test-gpu check ui clean
+.PHONY: demo test test-slow test-gpu fuzz check ui clean
+FUZZ_S ?= 60
 
 demo: .venv/made
 	$(BIN)/pressft demo
@@ -17,6 +18,11 @@ test-slow: .venv/made
 
 test-gpu: .venv/made
 	$(BIN)/pytest -q -m gpu
+
+fuzz: .venv/made
+	$(BIN)/python -m pip install --quiet 'atheris>=3.0'
+	$(BIN)/python tests/crawler/fuzz.py -max_total_time=$(FUZZ_S) -timeout=25 \
+		-rss_limit_mb=3000 "$$(mktemp -d)" tests/crawler/recorded
 
 check: .venv/made
 	$(BIN)/ruff check

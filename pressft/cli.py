@@ -105,7 +105,7 @@ def sweep(
 @app.command(hidden=True)
 def work(
     file: Path,
-    session: Annotated[str, typer.Option()],
+    start_id: Annotated[str, typer.Option()],
     storage: Storage = None,
     tracking_uri: Uri = None,
 ) -> None:
@@ -116,7 +116,7 @@ def work(
     with console.reporter() as report:
         from pressft import sweep as room
 
-        room.work(design.load(file), report, Stores(ROOT, storage, tracking_uri), session)
+        room.work(design.load(file), report, Stores(ROOT, storage, tracking_uri), start_id)
 
 
 @app.command()

@@ -39,7 +39,7 @@ from pressft.spec import TrialSpec
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 
 LEASE_S = 600.0  # a trial of another machine that nobody kept alive for so long is dead
-MAX_DEATHS = 3  # of processes at one cell in a session: then it is left
+MAX_DEATHS = 3  # of processes at one cell since one start: then it is left
 REDRAWS = 20  # TPE repeats itself on small discrete spaces: so often we ask for a point not had yet
 
 
@@ -71,11 +71,11 @@ class Ledger:
     """One study in one storage."""
 
     def __init__(
-        self, study: Study, storage: str, identity: Mapping[str, str], session: str = ""
+        self, study: Study, storage: str, identity: Mapping[str, str], start_id: str = ""
     ) -> None:
         """Open or create the study; `identity` names model weights and corpus.
 
-        Processes that work on the study together share a `session`: within it a cell that failed
+        Processes that work on the study together share a `start_id`: within it a cell that failed
         is not tried again.
 
         Raises:
@@ -85,7 +85,7 @@ class Ledger:
         """
         self.design = study
         self._open: dict[int, Trial] = {}
-        self._session = session or uuid.uuid4().hex
+        self._start_id = start_id or uuid.uuid4().hex
         definition = study.definition() | dict(identity)
         self._study = _connect(storage, study.name, create=True)
         self._lock = _lock_of(storage, study.name)
@@ -106,9 +106,9 @@ class Ledger:
             self._study.set_user_attr(name, dict(fact))
 
     @property
-    def session(self) -> str:
-        """Name of the session, for the processes that are to share it."""
-        return self._session
+    def start_id(self) -> str:
+        """Name of the start, for the processes that are to share it."""
+        return self._start_id
 
     def recover(self, worker: str = "") -> list[Row]:
         """Close the trials that dead processes left running, and return them: those of `worker`,
@@ -120,7 +120,7 @@ class Ledger:
             gone = ours or _dead(theirs, trial.user_attrs.get("alive", 0.0))
             if theirs == worker if worker else gone:
                 optuna.trial.Trial(self._study, trial._trial_id).set_user_attr(
-                    "died_in", self._session
+                    "died_in", self._start_id
                 )
                 self._study.tell(trial.number, state=TrialState.FAIL)
                 left.append(_row(trial))
@@ -165,9 +165,9 @@ class Ledger:
 
     def fail(self, ticket: Ticket, fault: str, *, again: bool, interrupted: bool = False) -> None:
         """Close a trial without a value; with `again` the next start repeats the cell, of an
-        `interrupted` one this session too, and from its checkpoint."""
-        session = "" if interrupted else self._session
-        self.note(ticket, fault=fault, final=not again, failed_in=session, interrupted=interrupted)
+        `interrupted` one this start too, and from its checkpoint."""
+        start_id = "" if interrupted else self._start_id
+        self.note(ticket, fault=fault, final=not again, failed_in=start_id, interrupted=interrupted)
         self._study.tell(self._open.pop(ticket.number), state=TrialState.FAIL)
 
     def rows(self) -> list[Row]:
@@ -183,14 +183,14 @@ class Ledger:
         """Queue what is missing: the whole grid, or the next draw of the arm with the fewest."""
         rows = self.rows()
         deaths = Counter(
-            _key(row.params) for row in rows if row.attrs.get("died_in") == self._session
+            _key(row.params) for row in rows if row.attrs.get("died_in") == self._start_id
         )
         had = [
             row
             for row in rows
             if row.state != "fail"
             or row.attrs.get("final")
-            or row.attrs.get("failed_in") == self._session
+            or row.attrs.get("failed_in") == self._start_id
             or deaths[_key(row.params)] >= MAX_DEATHS
         ]
         if self.design.design == "grid":

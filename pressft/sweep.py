@@ -87,18 +87,18 @@ def run(
         return sweep.run(stopping, crew)
 
 
-def work(study: Study, report: Reporter, stores: Stores, session: str) -> None:
+def work(study: Study, report: Reporter, stores: Stores, start_id: str) -> None:
     """Take trials of a study that another process watches over, until there are none to take.
 
     Raises:
         As `run`.
     """
     with Stopping() as stopping:
-        _open(study, report, stores, None, session).work(stopping)
+        _open(study, report, stores, None, start_id).work(stopping)
 
 
 def _open(
-    study: Study, report: Reporter, stores: Stores, experiment: str | None, session: str = ""
+    study: Study, report: Reporter, stores: Stores, experiment: str | None, start_id: str = ""
 ) -> "_Sweep":
     """Model, text and stores of a study; a mistake is named before anything is started."""
     study = dataclasses.replace(
@@ -110,7 +110,7 @@ def _open(
         resolve(arm, bench.base.n_layers)
     report.setup("opening the stores", 0, 1)
     identity = {"weights": bench.base.identity, "corpus": bench.fingerprint}
-    ledger = Ledger(study, stores.storage, identity, session)
+    ledger = Ledger(study, stores.storage, identity, start_id)
     tracker = Tracker(stores.root, stores.tracking_uri)
     report.setup("opening the stores", 1, 1)
     return _Sweep(bench, ledger, tracker, report, stores, experiment)

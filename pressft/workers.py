@@ -38,7 +38,7 @@ class _Worker:
 
 
 class Crew:
-    """`n` workers that run `command` with the session of the sweep appended; `where` is added to
+    """`n` workers that run `command` with the id of the start appended; `where` is added to
     their environment, for a URL may hold a password, and a command line is seen by all."""
 
     def __init__(
@@ -77,7 +77,7 @@ class Crew:
         if worker.done or time.monotonic() < worker.not_before:
             return
         if worker.process is None:
-            self._start(worker, ledger.session)
+            self._start(worker, ledger.start_id)
             return
         code = worker.process.poll()
         if code is None:
@@ -96,14 +96,14 @@ class Crew:
         worker.not_before = time.monotonic() + min(30.0, 0.5 * 2**worker.restarts)
         worker.done = worker.restarts > MAX_RESTARTS
 
-    def _start(self, worker: _Worker, session: str) -> None:
+    def _start(self, worker: _Worker, start_id: str) -> None:
         threads = max(1, (os.cpu_count() or 1) // len(self._workers))
         # spinning threads of several processes slow each other fivefold
         own = {"OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE"}
         if gpus := torch.cuda.device_count():
             own["CUDA_VISIBLE_DEVICES"] = str((worker.number - 1) % gpus)
         worker.process = subprocess.Popen(
-            [*self._command, "--session", session],
+            [*self._command, "--start-id", start_id],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,

@@ -69,13 +69,13 @@ def storage(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 
 def test_four_workers_asked_for_thirty_trials_run_thirty(storage: str) -> None:
-    session = Ledger(PER_ARM, storage, IDENTITY).session
+    start_id = Ledger(PER_ARM, storage, IDENTITY).start_id
     pids = []
     for number in range(4):
         if not (pid := os.fork()):
             signal.alarm(100)
             source = random.Random(number)
-            ledger = Ledger(PER_ARM, storage, IDENTITY, session)
+            ledger = Ledger(PER_ARM, storage, IDENTITY, start_id)
             while True:
                 if ticket := ledger.take():
                     time.sleep(source.uniform(0, 0.02))
@@ -105,7 +105,7 @@ def test_a_cell_that_kills_its_workers_is_left_after_three(tmp_path: Path) -> No
     numbers = []
     for _ in range(10):
         if not (pid := os.fork()):
-            ledger = Ledger(study, storage, IDENTITY, watcher.session)
+            ledger = Ledger(study, storage, IDENTITY, watcher.start_id)
             while ticket := ledger.take():
                 if ticket.spec.remove == "first":
                     os.kill(os.getpid(), signal.SIGKILL)
