@@ -254,7 +254,10 @@ def command(fresh: Callable[[Path], Path], tmp_path: Path) -> list[str]:
     return [sys.executable, "-m", "pressft", "sweep", "long.py"]
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [(signal.SIGTERM, 143), pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow)],
+)
 def test_a_signal_closes_the_trial_truthfully(
     command: list[str], tmp_path: Path, number: int, code: int
 ) -> None:

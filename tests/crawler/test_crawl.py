@@ -75,22 +75,6 @@ def test_a_second_crawl_adds_only_what_is_new(
     assert set(before.splits.test) <= set(after.splits.test)
 
 
-def test_a_crawl_killed_and_started_again_holds_each_article_once(
-    newsroom: Newsroom, crawl: Crawl, tmp_path: Path
-) -> None:
-    folder = tmp_path / "killed"
-    command = [sys.executable, "-m", "scrapy", "crawl", "press", "-a", f"feed={newsroom.feed_url}"]
-    options = ["-a", f"corpus={folder}", "-s", "DOWNLOAD_DELAY=0.05", *LOOPBACK[2:]]
-    process = subprocess.Popen(command + options, cwd=ROOT, stderr=subprocess.DEVNULL)
-    wait_for_pages(folder, 20)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert not (folder / "manifest.json").exists()
-    assert crawl(newsroom.feed_url, folder).returncode == 0
-    found = articles_in(folder)
-    assert len(found) == len({article.id for article in found}) == 60
-
-
 def test_a_crawl_asked_to_stop_saves_what_it_has(newsroom: Newsroom, tmp_path: Path) -> None:
     folder = tmp_path / "stopped"
     command = [sys.executable, "-m", "scrapy", "crawl", "press", "-a", f"feed={newsroom.feed_url}"]
