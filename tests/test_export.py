@@ -8,24 +8,14 @@ import sys
 from pathlib import Path
 
 import pytest
+from listening import TINY, Listener
 
 from pressft import export, status, sweep
 from pressft.design import Choices, Study
 from pressft.errors import RefusedError, UsageError
-from pressft.spec import TrialSpec
 from pressft.status import Stores
 
-BASE = TrialSpec(
-    model="tiny-llama",
-    corpus="invented",
-    rank=4,
-    learning_rate=5e-3,
-    tokens=2048,
-    batch=4,
-    block=64,
-    window=128,
-    validation_tokens=1000,
-)
+BASE = dataclasses.replace(TINY, rank=4)
 ARMS = ("none", "middle", "mlp:1,0", "attention:0")
 PLAIN = """
 import json, sys, torch, transformers
@@ -39,22 +29,6 @@ print(model.config.num_hidden_layers, tokenizer.decode(tokenizer("A tram.")["inp
 """
 
 
-class Quiet:
-    """A reporter that tells nobody."""
-
-    def setup(self, what: str, done: float, of: float) -> None:
-        """Nothing."""
-
-    def plan(self, title: str, units: int) -> None:
-        """Nothing."""
-
-    def advance(self, what: str, units: int) -> None:
-        """Nothing."""
-
-    def say(self, line: str) -> None:
-        """Nothing."""
-
-
 def quiet(*_: object) -> None:
     """Tell nobody."""
 
@@ -62,7 +36,7 @@ def quiet(*_: object) -> None:
 @pytest.fixture(scope="module")
 def stores(tmp_path_factory: pytest.TempPathFactory) -> Stores:
     made = Stores(tmp_path_factory.mktemp("export") / "mlruns")
-    sweep.run(Study("cuts", BASE, {"remove": Choices(*ARMS)}), Quiet(), made)
+    sweep.run(Study("cuts", BASE, {"remove": Choices(*ARMS)}), Listener(), made)
     return made
 
 

@@ -5,19 +5,13 @@ import re
 from pathlib import Path
 
 import pytest
+from listening import Listener
 from lxml import html as parser
 from studies import BASE, EVIL, fill, grid
 
 from pressft import report, sweep
 from pressft.design import Choices, Study
 from pressft.status import Stores
-
-
-class Nobody:
-    def setup(self, what: str, done: float, of: float) -> None: ...
-    def plan(self, title: str, units: int) -> None: ...
-    def advance(self, what: str, units: int) -> None: ...
-    def say(self, line: str) -> None: ...
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +100,7 @@ def test_a_real_study_has_its_report_in_mlflow(tmp_path: Path) -> None:
         {"remove": Choices("none", "last")},
         prompts=str(tmp_path / "p.txt"),
     )
-    sweep.run(study, Nobody(), Stores(tmp_path / "mlruns"))
+    sweep.run(study, Listener(), Stores(tmp_path / "mlruns"))
     (path,) = (tmp_path / "mlruns" / "artifacts" / "real").rglob("report.html")
     page = path.read_text()
     assert "2 of 2 trials done" in page

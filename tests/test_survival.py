@@ -4,6 +4,7 @@ The processes are forks of one that has everything imported, so that a kill cost
 that one must not train itself, for autograd does not survive a fork.
 """
 
+import dataclasses
 import os
 import random
 import signal
@@ -14,38 +15,17 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from listening import TINY, Listener
 from mlflow import MlflowClient
 
 from pressft import checkpoints, status, sweep, training
 from pressft.design import Choices, Study
 from pressft.results import Store
-from pressft.spec import TrialSpec
 from pressft.status import Stores
 
-BASE = TrialSpec(
-    model="tiny-llama",
-    corpus="invented",
-    rank=2,
-    learning_rate=5e-3,
-    tokens=6144,
-    batch=4,
-    block=64,
-    window=128,
-    validation_tokens=300,
-)
+BASE = dataclasses.replace(TINY, tokens=6144, validation_tokens=300)
 STUDY = Study("survivor", BASE, {"remove": Choices("last")})
 POINTS = ("train/loss", "train/learning_rate", "train/grad_norm", "eval/loss", "eval/perplexity")
-
-
-class Quiet:
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def setup(self, what: str, done: float, of: float) -> None: ...
-    def plan(self, title: str, units: int) -> None: ...
-    def advance(self, what: str, units: int) -> None: ...
-    def say(self, line: str) -> None:
-        self.lines.append(line)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -82,7 +62,7 @@ def run(stores: Stores) -> None:
     """Run the study, or go on with it, to its end."""
 
     def work() -> None:
-        listener = Quiet()
+        listener = Listener()
         if sweep.run(STUDY, listener, stores).done < 1:
             raise AssertionError(listener.lines)
 
@@ -137,7 +117,7 @@ def curve_of(stores: Stores, run: object) -> list[tuple[int, dict[str, float]]]:
 def test_law_10_killed_at_random_moments(alone: Stores, tmp_path: Path) -> None:
     source, stores = random.Random(0), Stores(tmp_path / "mlruns")
     for _ in range(10):
-        pid = fork(lambda: sweep.run(STUDY, Quiet(), stores))
+        pid = fork(lambda: sweep.run(STUDY, Listener(), stores))
         time.sleep(source.uniform(0.2, 2.5))
         os.kill(pid, signal.SIGKILL)
         ended(pid)
@@ -161,7 +141,7 @@ def test_law_10_killed_inside_a_save(alone: Stores, tmp_path: Path, call: int) -
             sync(descriptor)
 
         checkpoints.os.fsync = deadly  # type: ignore[attr-defined]
-        sweep.run(STUDY, Quiet(), stores)
+        sweep.run(STUDY, Listener(), stores)
 
     assert ended(fork(work)) == -signal.SIGKILL
     run(stores)
@@ -172,7 +152,7 @@ def test_law_10_stopped_and_gone_on_from_a_damaged_checkpoint(
     alone: Stores, tmp_path: Path
 ) -> None:
     stores = Stores(tmp_path / "mlruns")
-    pid = fork(lambda: sweep.run(STUDY, Quiet(), stores))
+    pid = fork(lambda: sweep.run(STUDY, Listener(), stores))
     while len(found := sorted(stores.root.glob("cells/*/checkpoints/step-*"))) < 2:
         time.sleep(0.01)
     os.kill(pid, signal.SIGTERM)
@@ -182,7 +162,7 @@ def test_law_10_stopped_and_gone_on_from_a_damaged_checkpoint(
     os.truncate(found[1] / "optimizer.pt", 10)
 
     def work() -> None:
-        listener = Quiet()
+        listener = Listener()
         outcome = sweep.run(STUDY, listener, stores)
         assert f"checkpoint {found[1].name} is damaged and passed over" in listener.lines
         assert outcome.done == 1

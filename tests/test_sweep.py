@@ -15,6 +15,7 @@ from pathlib import Path
 import optuna
 import pandas
 import pytest
+from listening import TINY, Listener
 from mlflow import MlflowClient
 
 from pressft import status, sweep, tables
@@ -25,38 +26,8 @@ from pressft.spec import TrialSpec
 from pressft.status import Stores
 from pressft.sweep import Outcome
 
-BASE = TrialSpec(
-    model="tiny-qwen3",
-    corpus="invented",
-    rank=2,
-    learning_rate=5e-3,
-    tokens=2560,
-    batch=4,
-    block=64,
-    window=128,
-    validation_tokens=1000,
-)
+BASE = dataclasses.replace(TINY, model="tiny-qwen3", tokens=2560)
 STUDY = Study("study", BASE, {"remove": Choices("none", "first"), "rank": Choices(2, 4)})
-
-
-class Listener:
-    """A reporter that remembers."""
-
-    def __init__(self) -> None:
-        self.planned = self.done = 0
-        self.lines: list[str] = []
-
-    def setup(self, what: str, done: float, of: float) -> None:
-        """Not of interest."""
-
-    def plan(self, title: str, units: int) -> None:  # noqa: ARG002
-        self.planned = units
-
-    def advance(self, what: str, units: int) -> None:  # noqa: ARG002
-        self.done += units
-
-    def say(self, line: str) -> None:
-        self.lines.append(line)
 
 
 @pytest.fixture(scope="module")

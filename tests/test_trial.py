@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from listening import TINY as SPEC
 from states import fingerprint
 from transformers import AutoModelForCausalLM
 
@@ -14,20 +15,7 @@ from pressft.errors import DataError, RefusedError
 from pressft.models import Base
 from pressft.results import Store, TrialResult
 from pressft.scores import total
-from pressft.spec import TrialSpec
 from pressft.trial import Bench
-
-SPEC = TrialSpec(
-    model="tiny-llama",
-    corpus="invented",
-    rank=2,
-    learning_rate=5e-3,
-    tokens=2048,
-    batch=4,
-    block=64,
-    window=128,
-    validation_tokens=1000,
-)
 
 
 def nobody(*_: object) -> None:

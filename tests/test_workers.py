@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from listening import Listener
 from mlflow import MlflowClient
 
 from pressft import sweep
@@ -35,17 +36,6 @@ PER_ARM = Study(
     trials=8,
     seeds=(0, 1, 2),
 )
-
-
-class Listener:
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def setup(self, what: str, done: float, of: float) -> None: ...
-    def plan(self, title: str, units: int) -> None: ...
-    def advance(self, what: str, units: int) -> None: ...
-    def say(self, line: str) -> None:
-        self.lines.append(line)
 
 
 @pytest.fixture(scope="module")
