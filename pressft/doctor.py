@@ -13,9 +13,8 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
-from pressft import report, runs, status, study, tables
-from pressft.material import Material
-from pressft.results import Store, TrialResult
+from pressft import projection, runs, status, study
+from pressft.results import Store
 from pressft.status import Stores
 from pressft.study import Row, Stored
 from pressft.tracking import STORE, Curve, Tracker
@@ -76,15 +75,7 @@ def rebuild(stores: Stores, say: Callable[[str], None]) -> None:
         for row in done:
             _project(tracker, experiment, name, found, row, stores)
         if _experiment(name) == name:
-            finding = status.finding(name, stores)
-            shown = runs.readings(finding, Material.of(found.material))
-            files = {
-                "report.html": report.html(name, stores),
-                "arms.md": tables.markdown(finding),
-                "arms.csv": tables.as_csv(finding),
-            }
-            note = f"{found.question}\n\n{files['arms.md']}"
-            tracker.summary(experiment, name, note, files, shown)
+            projection.show_study(tracker, experiment, name, stores)
         say(f"{name}: {len(done)} runs")
 
 
@@ -143,7 +134,7 @@ def _runs(name: str, stores: Stores, tracker: Tracker) -> Iterator[Fault]:
             if run.status != "FINISHED" or wanted - points:
                 what = f"{trial}: its run is {run.status}, {len(wanted - points)} points missing"
                 curve = Curve(tracker, run.run_id, points)
-                yield Fault(name, what, partial(_complete, curve, row, result, stores))
+                yield Fault(name, what, partial(_complete, tracker, curve, row, stores))
     for run in known.values():
         yield Fault(name, f"run {run.run_id} in MLflow belongs to no trial")
 
@@ -152,32 +143,26 @@ def _project(
     tracker: Tracker, experiment: str, name: str, found: Stored, row: Row, stores: Stores
 ) -> None:
     """Make a complete trial's run anew."""
-    store = Store(stores.root)
-    result = store.trial(str(row.attrs["cell"]))
-    cut = store.untrained(str(row.attrs["untrained"]))
-    if result is None or cut is None:
+    cut = Store(stores.root).untrained(str(row.attrs["untrained"]))
+    if cut is None:
         return
     spec = found.spec(row)
     tags = {
         "study": name,
         "arm": row.arm,
         "trial": row.number,
-        "cell": result.cell,
+        "cell": row.attrs["cell"],
         "corpus": found.corpus,
         "rebuilt": "true",
     }
     run_id = tracker.start(experiment, runs.name(spec), runs.params(spec, cut), tags, [])
-    _complete(Curve(tracker, run_id), row, result, stores)
-    tracker.files(run_id, store.folder(result.cell) / "adapter")
-    columns = {"untrained": cut.samples, "trained": result.samples}
-    tracker.texts(run_id, {"samples.md": runs.samples(columns)})
+    _complete(tracker, Curve(tracker, run_id), row, stores)
 
 
-def _complete(curve: Curve, row: Row, result: TrialResult, stores: Stores) -> None:
-    """Log the points that a run lacks, and close it."""
-    for tokens, metrics in result.curve:
-        curve.log(tokens, metrics)
-    cut = Store(stores.root).untrained(str(row.attrs["untrained"]))
-    if cut:
-        curve.log(result.tokens, runs.test_metrics(result, cut))
-    curve.finish()
+def _complete(tracker: Tracker, curve: Curve, row: Row, stores: Stores) -> None:
+    """Give a complete trial's run what it lacks."""
+    store = Store(stores.root)
+    result = store.trial(str(row.attrs["cell"]))
+    cut = store.untrained(str(row.attrs["untrained"]))
+    if result and cut:
+        projection.show_trial(tracker, curve, result, cut, store)

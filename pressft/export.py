@@ -58,7 +58,7 @@ def export(
         raise RefusedError(f"{folder} exists and holds something: give a new folder")
     found = status.find(study, stores)
     best = _best(study, arm, found, Store(stores.root))
-    finding = status.finding(study, stores)
+    finding = status.read(found, stores)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".export-") as temporary:
         part = Path(temporary) / "part"

@@ -57,13 +57,17 @@ def html(study: str, stores: Stores) -> str:
         UsageError, MissingError: as `status.find`.
     """
     found = status.find(study, stores)
-    finding = status.finding(study, stores)
+    return page(study, found, status.read(found, stores), stores)
+
+
+def page(study: str, found: Stored, finding: Finding, stores: Stores) -> str:
+    """The report of a study that has been read already."""
     done = status.by_arm(found.rows, Store(stores.root))
     styles = _styles(finding)
     complete = sum(row.state == "complete" for row in found.rows)
     asked = max(found.asked, complete)
-    page = _environment().get_template("report.html.jinja")
-    return page.render(
+    template = _environment().get_template("report.html.jinja")
+    return template.render(
         study=study,
         question=[" ".join(part.split()) for part in found.question.split("\n\n")],
         sentence=sentence(finding),

@@ -50,7 +50,11 @@ def finding(study: str, stores: Stores) -> Finding:
     Raises:
         UsageError, MissingError: as `find`.
     """
-    found = find(study, stores)
+    return read(find(study, stores), stores)
+
+
+def read(found: Stored, stores: Stores) -> Finding:
+    """What a study that has been found has found so far."""
     store = Store(stores.root)
     keys = {row.arm: str(row.attrs["untrained"]) for row in found.rows if "untrained" in row.attrs}
     untrained = {

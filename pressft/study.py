@@ -92,13 +92,14 @@ class Ledger:
         old = self._study.user_attrs.get("definition")
         if old is None:
             self._study.set_user_attr("definition", definition)
-            self._study.set_user_attr("question", study.question)
             self._study.set_user_attr("asked", study.n_trials)
         elif changed := difference(_completed(old), definition):
             raise RefusedError(
                 f"study {study.name} exists with another definition ({'; '.join(changed)}): "
                 "change it back, or give the study another name"
             )
+        if self._study.user_attrs.get("question") != study.question:
+            self._study.set_user_attr("question", study.question)
 
     def describe(self, **facts: Mapping[str, Any]) -> None:
         """Keep facts about the study in the storage: its material, its environment."""

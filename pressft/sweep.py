@@ -14,8 +14,7 @@ from typing import Protocol
 
 import filelock
 
-from pressft import arms, compare, material, models, runs, status, survey, tables
-from pressft import report as page
+from pressft import arms, compare, material, models, projection, runs, status, survey, tables
 from pressft import trial as trials
 from pressft.arms import Done, Finding
 from pressft.console import Reporter
@@ -149,13 +148,13 @@ class _Sweep:
         for row in self.ledger.recover():
             self.report.say(f"trial {row.number} was left unfinished: its cell is run again")
         self.tracker.close_left_open(self.experiment, self.study.name)
-        bench, arms = self.bench, self.study.arms()
+        bench, names = self.bench, self.study.arms()
         self.report.plan(
             self.study.name,
-            bench.tested_tokens(self.study.base) * len(arms)
+            bench.tested_tokens(self.study.base) * len(names)
             + bench.cost(self.study.base) * self.ledger.n_open(),
         )
-        for arm in arms:
+        for arm in names:
             spec = self.study.spec(remove=arm)
             self.untrained[arm] = trials.untrained(bench, spec, self.report.advance)
         before = {row.number for row in self.ledger.rows() if row.state in {"complete", "fail"}}
@@ -180,8 +179,10 @@ class _Sweep:
         """Trials until there are none to take, also none that others may yet leave."""
         while True:
             if ticket := self.ledger.take():
-                spec = self.study.spec(remove=ticket.spec.remove)
-                self.untrained[spec.remove] = trials.untrained(self.bench, spec, lambda *_: None)
+                arm = ticket.spec.remove
+                if arm not in self.untrained:  # a worker learns of an arm by its first trial
+                    spec = self.study.spec(remove=arm)
+                    self.untrained[arm] = trials.untrained(self.bench, spec, lambda *_: None)
                 self.one(ticket, stopping)
             elif self.ledger.busy():
                 time.sleep(WAIT_S)
@@ -204,8 +205,6 @@ class _Sweep:
 
         try:
             if known:
-                for tokens, metrics in known.curve:
-                    curve.log(tokens, metrics)
                 self.report.advance(f"{spec.remove}: known", self.bench.cost(spec))
                 result = known
             else:
@@ -255,16 +254,10 @@ class _Sweep:
 
     def keep(self, ticket: Ticket, curve: Curve, result: TrialResult, *, reused: bool) -> None:
         """Write a result to MLflow, then close the trial in the ledger."""
-        cut, run_id = self.untrained[ticket.spec.remove], curve.run_id
-        curve.log(result.tokens, runs.test_metrics(result, cut))
-        self.tracker.files(run_id, self.bench.store.folder(result.cell) / "adapter")
-        columns = {"untrained": cut.samples, "trained": result.samples}
-        texts = {
-            "samples.md": runs.samples(columns),
-            "environment.json": json.dumps(runs.environment(), indent=2),
-        }
-        self.tracker.texts(run_id, texts)
-        self.tracker.finish(run_id, "FINISHED")
+        made = json.dumps(runs.environment(), indent=2)
+        self.tracker.texts(curve.run_id, {"environment.json": made})
+        cut = self.untrained[ticket.spec.remove]
+        projection.show_trial(self.tracker, curve, result, cut, self.bench.store)
         self.ledger.note(ticket, test_perplexity=result.test_score.perplexity, reused=reused)
         self.ledger.complete(ticket, result.validation.loss)
         self.report.say(
@@ -291,26 +284,19 @@ class _Sweep:
         texts = material.load(self.study.prompts, self.study.questions)
         compare.measure_costs(self.bench, specs, self.report.setup)
         compare.read(self.bench, specs, healed, texts, self.report.setup)
-        finding = status.finding(self.study.name, self.stores)
-        if not self.shared:
-            note = f"{self.study.question}\n\n{tables.markdown(finding)}"
-            files = {
-                "report.html": page.html(self.study.name, self.stores),
-                "arms.md": tables.markdown(finding),
-                "arms.csv": tables.as_csv(finding),
-            }
-            shown = runs.readings(finding, texts)
-            self.tracker.summary(self.experiment, self.study.name, note, files, shown)
-        return finding
+        if self.shared:
+            return status.finding(self.study.name, self.stores)
+        return projection.show_study(self.tracker, self.experiment, self.study.name, self.stores)
 
     def recoveries(self, cut: Mapping[str, list[Done]], whole: Sequence[Done]) -> None:
         """Log what each cut run healed, measured against the best trained whole model."""
         found = self.tracker.runs(self.experiment, self.study.name)
         run_ids = {run.trial: run.run_id for run in found}
+        best = arms.tested(whole)
         for arm, items in cut.items():
             before = total(self.untrained[arm].test)
             for trial in items:
-                share = recovery(before, trial.result.test_score, arms.tested(whole))
+                share = recovery(before, trial.result.test_score, best)
                 if share is not None and trial.number in run_ids:
                     run_id, tokens = run_ids[trial.number], trial.result.tokens
                     self.tracker.log_once(run_id, tokens, "test/recovery", share)

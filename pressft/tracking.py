@@ -219,24 +219,21 @@ def _set_up(root: Path) -> None:
 
 
 class Curve:
-    """The points of one run, each of them once."""
+    """The points of one run, each of them once, however often it is told of them."""
 
     def __init__(
         self, tracker: Tracker, run_id: str, known: Set[tuple[str, int]] = frozenset()
     ) -> None:
         """`known` holds key and tokens of the points that the run has already."""
         self.run_id = run_id
-        self._tracker, self._known = tracker, known
+        self._tracker, self._known = tracker, set(known)
 
     def log(self, tokens: int, metrics: Mapping[str, float]) -> None:
         """Log those of the points that are new."""
         new = {key: value for key, value in metrics.items() if (key, tokens) not in self._known}
         if new:
             self._tracker.log(self.run_id, tokens, new)
-
-    def finish(self) -> None:
-        """Close the run as finished."""
-        self._tracker.finish(self.run_id, "FINISHED")
+            self._known |= {(key, tokens) for key in new}
 
 
 def serve(root: Path, port: int, say: Callable[[str], None]) -> None:

@@ -14,6 +14,7 @@ FLOORS = [
     {"training", "runs", "console", "corpora", "status", "scan", "tables", "costs", "reading"},
     {"trial", "survey", "export", "show"},
     {"compare", "report"},
+    {"projection"},
     {"sweep", "workers", "doctor"},
     {"demo"},
     {"cli"},
