@@ -9,6 +9,7 @@ import hashlib
 import json
 import math
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
@@ -88,6 +89,10 @@ class TrialSpec:
         """Tokens trained on, a whole number of steps."""
         return self.steps * self.batch * self.block
 
+    def repairs(self, parts: Iterable[Part]) -> bool:
+        """Whether a cut of these parts is repaired: where no layer goes whole, nothing can be."""
+        return self.repair != "none" and any(isinstance(part, int) for part in parts)
+
     def cell(self, model: str, parts: tuple[Part, ...], fingerprint: str) -> str:
         """16 hex digits that name this trial's result.
 
@@ -99,8 +104,8 @@ class TrialSpec:
         Settings at their default are left out, so that a new setting moves no old cell; a default
         may therefore never change without a new CELL_VERSION (a test holds a golden hash).
         """
-        repaired = any(isinstance(part, int) for part in parts)  # or there is nothing to repair
-        unnamed = {"model", "corpus", "general", "remove", *([] if repaired else ["repair"])}
+        unnamed = {"model", "corpus", "general", "remove"}
+        unnamed |= set() if self.repairs(parts) else {"repair"}
         settings = {
             item.name: getattr(self, item.name)
             for item in dataclasses.fields(self)

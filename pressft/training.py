@@ -100,7 +100,7 @@ def train(
     while True:
         try:
             return _train(model, data, spec, _Teller(spec, validate, on_point, safety), micro)
-        except (torch.OutOfMemoryError, RuntimeError) as error:
+        except RuntimeError as error:
             if micro == 1 or not _out_of_memory(error):
                 raise
         micro = next(n for n in range(micro // 2, 0, -1) if spec.batch % n == 0)

@@ -120,8 +120,7 @@ def untrained_key(bench: Bench, spec: TrialSpec) -> str:
     what = [CELL_VERSION, bench.base.identity, parts, bench.fingerprint]
     what += [spec.window, spec.quantization]
     what += [spec.validation_tokens] if bench.general else []
-    repaired = spec.repair != "none" and any(isinstance(part, int) for part in parts)
-    what += [spec.repair] if repaired else []
+    what += [spec.repair] if spec.repairs(parts) else []
     identity = json.dumps(what)
     return f"untrained-{hashlib.sha256(identity.encode()).hexdigest()[:16]}"
 
@@ -132,7 +131,7 @@ def cut(bench: Bench, spec: TrialSpec) -> Iterator[Removal]:
     model = bench.base.model
     parts = resolve(spec.remove, bench.base.n_layers)
     scales: tuple[float, ...] = ()
-    if spec.repair == "scale":
+    if spec.repairs(parts):
         text = blocks.up_to(bench.text.train, CALIBRATION_TOKENS)
         rows = scoring.windows(text, bench.separators.before, spec.window)
         scales = surgery.gaps(model, parts, [torch.tensor([row.ids]) for row in rows])

@@ -3,6 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from pressft.blocks import Blocks
 from pressft.errors import UsageError
 from pressft.models import Base
 from pressft.scores import Score
+from pressft.signals import Stopping
 from pressft.spec import TrialSpec
 
 Load = Callable[..., Base]
@@ -81,6 +83,56 @@ def test_micro_batches_do_not_change_the_numbers(
         points = train(load("tiny-llama"), SPEC, blocks(SPEC))
         losses.append([m["train/loss"] for _, m in points if "train/loss" in m])
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+
+@pytest.mark.parametrize("words", ["CUDA out of memory", "can't allocate memory: you tried"])
+def test_where_memory_is_short_a_pass_takes_fewer_blocks_of_the_same_batch(
+    load: Load, words: str, tmp_path: Path
+) -> None:
+    base, spec = load("tiny-llama"), dataclasses.replace(SPEC, batch=4)
+    error = torch.OutOfMemoryError if "CUDA" in words else RuntimeError
+    whole = [m["train/loss"] for _, m in train(base, spec, blocks(spec)) if "train/loss" in m]
+    rows: list[int] = []
+
+    def short(_: nn.Module, __: object, given: dict[str, torch.Tensor]) -> None:
+        rows.append(len(given["input_ids"]))
+        if rows[-1] > 1 and len(rows) > 2:  # two passes fit: steps are done already
+            raise error(words)
+
+    said: list[str] = []
+    losses: dict[int, float] = {}
+    safety = training.Safety(tmp_path, Stopping(), said.append)
+    hook = base.model.register_forward_pre_hook(short, with_kwargs=True)
+    with adapters.attached(base.model, spec.rank, spec.seed) as model:
+        done = training.train(
+            model,
+            blocks(spec),
+            spec,
+            lambda: Score(1, 1, 1),
+            lambda at, m: losses.update({at: m["train/loss"]} if "train/loss" in m else {}),
+            safety,
+        )
+    hook.remove()
+    assert done.micro == 1
+    assert said == [f"out of memory: going on with {n} blocks a pass" for n in (2, 1)]
+    assert sorted(losses) == [128 * (i + 1) for i in range(4)]
+    assert [losses[at] for at in sorted(losses)] == pytest.approx(whole, rel=1e-4)
+
+
+def test_an_error_that_is_not_about_memory_is_not_tried_again(load: Load, tmp_path: Path) -> None:
+    base = load("tiny-llama")
+
+    def broken(*_: object) -> None:
+        raise RuntimeError("shapes do not fit")
+
+    safety = training.Safety(tmp_path, Stopping(), lambda _: None)
+    with adapters.attached(base.model, SPEC.rank, SPEC.seed) as model:
+        hook = base.model.register_forward_pre_hook(broken)
+        with pytest.raises(RuntimeError, match="shapes do not fit"):
+            training.train(
+                model, blocks(SPEC), SPEC, lambda: Score(1, 1, 1), lambda *_: None, safety
+            )
+        hook.remove()
 
 
 def test_training_twice_gives_the_same_numbers(load: Load) -> None:

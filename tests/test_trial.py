@@ -180,6 +180,15 @@ def test_a_cell_with_general_text_is_another_cell(bench: Bench, mixed: Bench) ->
     assert trial.untrained_key(mixed, spec) != trial.untrained_key(bench, SPEC)
 
 
+def test_what_cannot_be_repaired_costs_no_look_at_the_text(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trial.surgery, "gaps", None)
+    for remove in ("none", "mlp:1"):
+        with trial.cut(bench, dataclasses.replace(SPEC, remove=remove, repair="scale")) as removal:
+            assert removal.scales == ()
+
+
 def test_a_repair_scales_what_a_cut_leaves(bench: Bench) -> None:
     spec = dataclasses.replace(SPEC, remove="1", repair="scale")
     with trial.cut(bench, spec) as removal:
