@@ -6,22 +6,16 @@ another's losses and a resumed study draws what it would have drawn (law 7).
 """
 
 import dataclasses
-import hashlib
 import json
-import os
-import socket
 import time
 import uuid
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import filelock
 import optuna
-import psutil
 import sqlalchemy
 from optuna.distributions import (
     BaseDistribution,
@@ -34,11 +28,11 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from pressft.design import Choices, Range, Study, Value, difference
 from pressft.errors import MissingError, RefusedError, UsageError
+from pressft.leases import LEASE_S, is_gone, planning_lock, worker_name
 from pressft.spec import TrialSpec
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 
-LEASE_S = 600.0  # a trial of another machine that nobody kept alive for so long is dead
 MAX_DEATHS = 3  # of processes at one cell since one start: then it is left
 REDRAWS = 20  # TPE repeats itself on small discrete spaces: so often we ask for a point not had yet
 
@@ -88,7 +82,7 @@ class Ledger:
         self._start_id = start_id or uuid.uuid4().hex
         definition = study.definition() | dict(identity)
         self._study = _connect(storage, study.name, create=True)
-        self._lock = _lock_of(storage, study.name)
+        self._lock = planning_lock(_url(storage), study.name)
         old = self._study.user_attrs.get("definition")
         if old is None:
             self._study.set_user_attr("definition", definition)
@@ -118,7 +112,7 @@ class Ledger:
         for trial in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
             theirs = str(trial.user_attrs.get("worker", ""))
             ours = theirs == worker_name() and trial.number not in self._open
-            gone = ours or _dead(theirs, trial.user_attrs.get("alive", 0.0))
+            gone = ours or is_gone(theirs, trial.user_attrs.get("alive", 0.0))
             if theirs == worker if worker else gone:
                 optuna.trial.Trial(self._study, trial._trial_id).set_user_attr(
                     "died_in", self._start_id
@@ -320,7 +314,7 @@ def names(storage: str) -> list[str]:
 
 def is_dead(row: Row) -> bool:
     """Whether the process that had a running trial is gone."""
-    return _dead(str(row.attrs.get("worker", "")), float(row.attrs.get("alive", 0.0)))
+    return is_gone(str(row.attrs.get("worker", "")), float(row.attrs.get("alive", 0.0)))
 
 
 def end(name: str, storage: str, number: int) -> None:
@@ -339,55 +333,6 @@ def _completed(definition: Mapping[str, Any]) -> dict[str, Any]:
     """A stored definition with the settings that came later, at their defaults."""
     base = dataclasses.asdict(TrialSpec(**definition["base"]))
     return {**definition, "base": base}
-
-
-def worker_name() -> str:
-    """This process, told apart on all machines."""
-    return f"{host()}:{os.getpid()}"
-
-
-def host() -> str:
-    """This machine's name."""
-    return socket.gethostname()
-
-
-def _dead(worker: str, alive: float) -> bool:
-    """Whether a worker is gone: of this machine by its process, of another by its silence."""
-    machine, _, pid = worker.rpartition(":")
-    if machine == host():
-        try:
-            return psutil.Process(int(pid)).create_time() > alive  # another one has its number now
-        except psutil.NoSuchProcess:
-            return True
-    return time.time() - alive > LEASE_S
-
-
-def _lock_of(storage: str, name: str) -> AbstractContextManager[object]:
-    """What only one process at a time holds: a file beside SQLite, an advisory lock of
-    PostgreSQL."""
-    url = _url(storage)
-    if url.get_backend_name() == "sqlite" and url.database:
-        return filelock.FileLock(Path(url.database).with_name(f".{name}.plan.lock"))
-    if url.get_backend_name() == "postgresql":
-        return _AdvisoryLock(url, name)
-    return nullcontext()
-
-
-class _AdvisoryLock:
-    """A lock that the database gives up by itself when its holder is gone."""
-
-    def __init__(self, url: sqlalchemy.URL, name: str) -> None:
-        self._engine = sqlalchemy.create_engine(url, poolclass=sqlalchemy.NullPool)
-        self._key = int.from_bytes(hashlib.sha256(name.encode()).digest()[:7])
-
-    def __enter__(self) -> None:
-        self._connection = self._engine.connect()
-        self._connection.execute(
-            sqlalchemy.text("SELECT pg_advisory_lock(:key)"), {"key": self._key}
-        )
-
-    def __exit__(self, *_: object) -> None:
-        self._connection.close()
 
 
 def _url(storage: str) -> sqlalchemy.URL:

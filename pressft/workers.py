@@ -16,8 +16,9 @@ import torch
 
 from pressft.console import Reporter
 from pressft.errors import PressftError
+from pressft.leases import worker_name
 from pressft.signals import Stopped, Stopping
-from pressft.study import Ledger, host
+from pressft.study import Ledger
 
 POLL_S = 0.2
 MAX_RESTARTS = 5  # of one worker in a row without a trial finished between
@@ -68,7 +69,7 @@ class Crew:
             self._stop()
             for worker in self._workers:
                 if worker.process:
-                    ledger.recover(f"{host()}:{worker.process.pid}")
+                    ledger.recover(worker_name(worker.process.pid))
         if all(worker.restarts > MAX_RESTARTS for worker in self._workers):
             raise PressftError(f"every worker died; the last words: {self._workers[-1].last_line}")
 
@@ -87,7 +88,7 @@ class Crew:
         if code == 0:
             worker.done = True
             return
-        left = ledger.recover(f"{host()}:{worker.process.pid}")
+        left = ledger.recover(worker_name(worker.process.pid))
         trials = ", ".join(f"trial {row.number} goes back to the queue" for row in left)
         reason = f"signal {-code}" if code < 0 else f"code {code}: {worker.last_line}"
         self._report.say(f"worker {worker.number} died ({reason}); {trials or 'it held no trial'}")

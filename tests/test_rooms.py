@@ -7,7 +7,7 @@ import pytest
 
 FLOORS = [
     {"errors"},
-    {"scores", "spec", "assets", "charts", "signals", "checkpoints"},
+    {"scores", "spec", "assets", "charts", "signals", "checkpoints", "leases"},
     {"design", "corpus", "tiny", "results", "intervals", "cuts", "material"},
     {"duplicates", "newsroom", "surgery", "blocks", "models", "tracking"},
     {"invented", "wikipedia", "adapters", "scoring", "study", "arms"},
