@@ -285,9 +285,9 @@ def ui(
     port: Annotated[int, typer.Option(help="Port on 127.0.0.1; 0 takes a free one.")] = 5000,
 ) -> None:
     """Open the MLflow UI on mlruns/, for this machine only."""
-    from pressft import tracking
+    from pressft import ui as room
 
-    tracking.serve(ROOT, port, typer.echo)
+    room.serve(ROOT, port, typer.echo)
 
 
 @app.command()

@@ -5,20 +5,14 @@ files under `mlruns/cells` (law 9). Runs are written by explicit id: the fluent 
 global stack of active runs, and is not safe in threads.
 """
 
-import contextlib
 import json
 import logging
 import os
-import signal
-import socket
-import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
 CLOSED = {
     "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
@@ -36,7 +30,6 @@ from pressft.errors import MissingError
 
 STORE = "mlflow.db"
 SUMMARY = "summary"
-CHARTS = "compareRunsMode=CHART&workflowType=machine_learning"  # it opens in "GenAI" mode else
 
 
 Rows = Sequence[Mapping[str, object]]  # of a table, alike in their keys; one at least
@@ -139,6 +132,11 @@ class Tracker:
             for point in self._client.get_metric_history(run_id, key)
         }
 
+    def experiments(self) -> list[tuple[str, str]]:
+        """Name and id of each experiment, the one written last first."""
+        found = self._client.search_experiments(order_by=["last_update_time DESC"])
+        return [(str(item.name), str(item.experiment_id)) for item in found]
+
     def runs(self, experiment: str, study: str) -> list[Run]:
         """The runs of a study's trials, the summary left out."""
         found = self._client.search_runs(
@@ -234,73 +232,6 @@ class Curve:
         if new:
             self._tracker.log(self.run_id, tokens, new)
             self._known |= {(key, tokens) for key in new}
-
-
-def serve(root: Path, port: int, say: Callable[[str], None]) -> None:
-    """Run the MLflow UI on the local store until SIGINT or SIGTERM, closed to other machines.
-
-    Raises:
-        MissingError: no store there yet, or the server does not come up.
-    """
-    store = root.resolve() / STORE
-    if not store.is_file():
-        raise MissingError(f"no runs in {root}: start with `pressft sweep experiments/smoke.py`")
-    port = _free(port)
-    command = [
-        *(sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)),
-        *("--workers", "1", "--backend-store-uri", f"sqlite:///{store}"),
-        *("--artifacts-destination", str(root.resolve() / "artifacts")),
-    ]
-    log = tempfile.TemporaryFile()  # noqa: SIM115  (closed with the server)
-    server = subprocess.Popen(command, env=os.environ | CLOSED, stdout=log, stderr=log)
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        _wait_until_up(server, port, log)
-        say(f"MLflow on http://127.0.0.1:{port}  (Ctrl-C ends it)")
-        for name, link in _links(root, port):
-            say(f"  {name}: {link}")
-        server.wait()
-    except KeyboardInterrupt:
-        pass
-    finally:
-        server.terminate()
-        try:
-            server.wait(10)
-        except subprocess.TimeoutExpired:
-            server.kill()
-        log.close()
-        signal.signal(signal.SIGTERM, before)
-
-
-def _free(port: int) -> int:
-    """`port` if nothing listens there, else a free one."""
-    for wanted in (port, 0):
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            with contextlib.suppress(OSError):
-                probe.bind(("127.0.0.1", wanted))
-                return int(probe.getsockname()[1])
-    raise MissingError("no free port on 127.0.0.1")
-
-
-def _wait_until_up(server: subprocess.Popen[bytes], port: int, log: IO[bytes]) -> None:
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        if server.poll() is not None:
-            log.seek(0)
-            last = (log.read().decode(errors="replace").strip().splitlines() or ["no reason"])[-1]
-            raise MissingError(f"the MLflow server ended with code {server.returncode}: {last}")
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
-            return
-        time.sleep(0.2)
-    raise MissingError("the MLflow server did not answer within 60 s")
-
-
-def _links(root: Path, port: int) -> list[tuple[str, str]]:
-    """Name and chart page of each experiment that has runs, the newest first."""
-    found = Tracker(root)._client.search_experiments(order_by=["last_update_time DESC"])
-    site = f"http://127.0.0.1:{port}/#/experiments"
-    return [(item.name, f"{site}/{item.experiment_id}/runs?{CHARTS}") for item in found]
 
 
 def _input(item: Data) -> DatasetInput:

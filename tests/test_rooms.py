@@ -10,7 +10,7 @@ FLOORS = [
     {"scores", "spec", "assets", "charts", "signals", "checkpoints", "leases"},
     {"design", "corpus", "tiny", "results", "intervals", "cuts", "material"},
     {"duplicates", "newsroom", "surgery", "blocks", "models", "tracking"},
-    {"invented", "wikipedia", "adapters", "scoring", "study", "arms"},
+    {"invented", "wikipedia", "adapters", "scoring", "study", "arms", "ui"},
     {"training", "runs", "console", "corpora", "status", "scan", "tables", "costs", "reading"},
     {"trial", "survey", "export", "show"},
     {"compare", "report"},
