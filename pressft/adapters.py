@@ -22,6 +22,13 @@ from pressft.spec import Part, Removal
 LORA_SCALE = 2  # alpha / rank: fixed, or sweeping the rank would sweep the step size too
 
 
+def size(model: PreTrainedModel, rank: int) -> int:
+    """Bytes of an adapter of `rank` on the whole model."""
+    heads = {id(model.get_output_embeddings())}
+    linear = [m for m in model.modules() if hasattr(m, "in_features") and id(m) not in heads]
+    return sum(4 * rank * (module.in_features + module.out_features) for module in linear)
+
+
 @contextmanager
 def attached(model: PreTrainedModel, rank: int, seed: int) -> Iterator[PeftModel]:
     """A trainable LoRA adapter of `rank` around `model`; taken off again afterwards (law 2).

@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pressft.errors import UsageError
 from pressft.spec import TrialSpec
@@ -26,6 +26,7 @@ FIXED = {
     "seed",
 }
 Design = Literal["grid", "per-arm"]
+Pruning = Literal["none", "median", "halving"]
 BEST_OF_SCAN = re.compile(r"best-of-scan\(([1-9]\d*)\)")
 
 
@@ -75,6 +76,9 @@ class Study:
     In the end the best trial of each arm reads: it continues the `prompts`, a text file, and is
     scored on the right answers of `questions`, a JSONL file; both lie beside the experiment.
 
+    With `pruning`, a trial of the first seed ends early when its validation loss lies above the
+    median of its arm after the same number of tokens, or in the worse half of it (halving).
+
     An arm `best-of-scan(3)` stands for the three layers whose removal costs an untrained model
     least, the cheapest first.
 
@@ -88,6 +92,7 @@ class Study:
     design: Design = "grid"
     trials: int = 1
     seeds: tuple[int, ...] = (0,)
+    pruning: Pruning = "none"
     prompts: str = field(default="", compare=False)
     questions: str = field(default="", compare=False)
     question: str = field(default="", compare=False)
@@ -104,6 +109,8 @@ class Study:
                 raise UsageError(f"{name} {values}: a grid and the arms need Choices")
         if self.design not in {"grid", "per-arm"}:
             raise UsageError(f"design {self.design!r}: choose grid or per-arm")
+        if self.pruning not in get_args(Pruning):
+            raise UsageError(f"pruning {self.pruning!r}: choose {', '.join(get_args(Pruning))}")
         if self.trials < 1 or not self.seeds or len(set(self.seeds)) < len(self.seeds):
             raise UsageError("a study needs at least one trial an arm and distinct seeds")
         self.arms()
@@ -170,6 +177,7 @@ class Study:
             "design": self.design,
             "trials": self.trials if self.design == "per-arm" else None,
             "seeds": list(self.seeds),
+            "pruning": self.pruning,
         }
 
 
@@ -183,6 +191,24 @@ def difference(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "")
         elif before != after:
             lines.append(f"{prefix}{key}: {json.dumps(before)} -> {json.dumps(after)}")
     return lines
+
+
+def grows(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
+    """Whether the new definition asks for all that the old one did, and for more of it: choices,
+    seeds, or trials an arm."""
+
+    def holds(before: object, after: object) -> bool:
+        both = isinstance(before, list) and isinstance(after, list)
+        return set(before) <= set(after) if both else before == after  # type: ignore[call-overload]
+
+    flexible = {"space", "seeds", "trials"}
+    return (
+        all(old.get(key) == new.get(key) for key in {*old, *new} - flexible)
+        and old["space"].keys() == new["space"].keys()
+        and all(holds(values, new["space"][name]) for name, values in old["space"].items())
+        and new["seeds"][: len(old["seeds"])] == old["seeds"]
+        and (old["trials"] or 0) <= (new["trials"] or 0)
+    )
 
 
 def load(path: Path) -> Study:

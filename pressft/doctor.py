@@ -13,11 +13,14 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
-from pressft import projection, runs, status, study
+from pressft import outbox, projection, runs, status, study
+from pressft.outbox import Record
+from pressft.planning import Row
 from pressft.results import Store
+from pressft.sender import PATIENCE_S, Sender
 from pressft.status import Stores
-from pressft.study import Row, Stored
-from pressft.tracking import STORE, Curve, Tracker
+from pressft.study import Stored
+from pressft.tracking import STORE, SUMMARY, AwayError, Run, Tracker
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,12 +36,13 @@ def examine(stores: Stores) -> Iterator[Fault]:
     """Every disagreement of the studies in the storage.
 
     Raises:
-        MissingError: a store cannot be opened.
+        MissingError: a store cannot be opened, MLflow does not answer.
     """
-    tracker = Tracker(stores.root, stores.tracking_uri)
+    shower = _Shower(stores)
+    yield from _outbox(stores, shower)
     for name in study.names(stores.storage):
         yield from _trials(name, stores)
-        yield from _runs(name, stores, tracker)
+        yield from _runs(name, shower)
 
 
 def mended(fault: Fault) -> bool:
@@ -64,19 +68,56 @@ def backup(stores: Stores) -> Path:
 
 
 def rebuild(stores: Stores, say: Callable[[str], None]) -> None:
-    """The whole local MLflow view anew: every complete trial a run, every study a summary."""
-    path = stores.root / STORE
-    path.unlink(missing_ok=True)
-    tracker = Tracker(stores.root, stores.tracking_uri)
+    """The whole local MLflow view anew: every complete trial a run, every study a summary.
+
+    Raises:
+        MissingError: MLflow does not answer.
+    """
+    (stores.root / STORE).unlink(missing_ok=True)
+    shower = _Shower(stores)
     for name in study.names(stores.storage):
         found = status.find(name, stores)
-        experiment = tracker.experiment(_experiment(name), found.question)
         done = [row for row in found.rows if row.state == "complete"]
         for row in done:
-            _project(tracker, experiment, name, found, row, stores)
+            shower.trial(name, found, row)
         if _experiment(name) == name:
-            projection.show_study(tracker, experiment, name, stores)
+            projection.show_study(shower.tracker, name, stores)
         say(f"{name}: {len(done)} runs")
+
+
+class _Shower:
+    """What makes MLflow show what is true."""
+
+    def __init__(self, stores: Stores) -> None:
+        self.stores, self.store = stores, Store(stores.root)
+        self.tracker = Tracker(stores.root, stores.tracking_uri)
+        self.sender = Sender(self.tracker, stores.outbox, lambda _: None)
+
+    def flush(self, *names: str) -> None:
+        """Send records, or say that it cannot be done now."""
+        if left := self.sender.flush(names, PATIENCE_S):
+            raise AwayError(f"MLflow does not take {len(left)} records: start its server first")
+
+    def trial(self, name: str, found: Stored, row: Row) -> None:
+        """A complete trial's run: all of it, or what it lacks."""
+        result = self.store.trial(str(row.attrs["cell"]))
+        cut = self.store.untrained(str(row.attrs["untrained"]))
+        if result is None or cut is None:
+            return
+        tags = {
+            "study": name,
+            "arm": row.arm,
+            "trial": row.number,
+            "cell": row.attrs["cell"],
+            "corpus": found.corpus,
+            "rebuilt": "true",
+        }
+        spec = found.spec(row)
+        record = Record(self.stores.outbox, str(row.attrs.get("record", f"{name}-{row.number}")))
+        experiment = {"name": _experiment(name), "question": found.question}
+        record.begin(experiment, runs.name(spec), runs.params(spec, cut), tags)
+        projection.show_trial(record, result, cut, self.store)
+        self.flush(record.name)
 
 
 def _experiment(name: str) -> str:
@@ -111,58 +152,55 @@ def _trials(name: str, stores: Stores) -> Iterator[Fault]:
             )
 
 
-def _runs(name: str, stores: Stores, tracker: Tracker) -> Iterator[Fault]:
+def _outbox(stores: Stores, shower: _Shower) -> Iterator[Fault]:
+    """What MLflow has not been told, or would not hear."""
+    busy = {
+        str(row.attrs.get("record"))
+        for name in study.names(stores.storage)
+        for row in status.find(name, stores).rows
+        if row.state == "running" and not study.is_dead(row)
+    }
+    names = [r.name for r in outbox.waiting(stores.outbox) if r.name not in busy]
+    if names:
+        mend = partial(shower.flush, *names)
+        yield Fault("outbox", f"{len(names)} records wait to be sent to MLflow", mend)
+    for path in sorted(stores.outbox.glob("*.refused")):
+        yield Fault("outbox", f"MLflow will not take {path}")
+
+
+def _runs(name: str, shower: _Shower) -> Iterator[Fault]:
     """MLflow against Optuna and the files."""
+    stores, tracker = shower.stores, shower.tracker
     found = status.find(name, stores)
-    store = Store(stores.root)
     experiment = tracker.experiment(_experiment(name), found.question)
-    known = {run.trial: run for run in tracker.runs(experiment, name)}
+    known: dict[int, Run] = {}
+    for run in tracker.runs(experiment, name):
+        if known.setdefault(run.trial, run) is not run:
+            what = f"run {run.run_id} in MLflow shows trial {run.trial} a second time"
+            yield Fault(name, what, partial(tracker.drop, run.run_id))
     for row in found.rows:
-        run = known.pop(row.number, None)
-        trial = f"trial {row.number} ({row.arm})"
-        result = store.trial(str(row.attrs.get("cell", "")))
-        if row.state != "complete":
-            if run and run.status == "RUNNING" and row.state != "running":
-                what = f"{trial} is over, but its run is still running in MLflow"
-                yield Fault(name, what, partial(tracker.finish, run.run_id, "KILLED"))
-        elif result and run is None:
-            mend = partial(_project, tracker, experiment, name, found, row, stores)
-            yield Fault(name, f"{trial} has no run in MLflow", mend)
-        elif result and run:
-            points = tracker.points(run.run_id)
-            wanted = {(key, at) for at, metrics in result.curve for key in metrics}
-            if run.status != "FINISHED" or wanted - points:
-                what = f"{trial}: its run is {run.status}, {len(wanted - points)} points missing"
-                curve = Curve(tracker, run.run_id, points)
-                yield Fault(name, what, partial(_complete, tracker, curve, row, stores))
+        yield from _run(name, found, row, known.pop(row.number, None), shower)
     for run in known.values():
         yield Fault(name, f"run {run.run_id} in MLflow belongs to no trial")
+    if _experiment(name) == name and not tracker.showing(experiment, f"{name}-{SUMMARY}"):
+        mend = partial(projection.show_study, tracker, name, stores)
+        yield Fault(name, "it has no summary in MLflow", mend)
 
 
-def _project(
-    tracker: Tracker, experiment: str, name: str, found: Stored, row: Row, stores: Stores
-) -> None:
-    """Make a complete trial's run anew."""
-    cut = Store(stores.root).untrained(str(row.attrs["untrained"]))
-    if cut is None:
-        return
-    spec = found.spec(row)
-    tags = {
-        "study": name,
-        "arm": row.arm,
-        "trial": row.number,
-        "cell": row.attrs["cell"],
-        "corpus": found.corpus,
-        "rebuilt": "true",
-    }
-    run_id = tracker.start(experiment, runs.name(spec), runs.params(spec, cut), tags, [])
-    _complete(tracker, Curve(tracker, run_id), row, stores)
-
-
-def _complete(tracker: Tracker, curve: Curve, row: Row, stores: Stores) -> None:
-    """Give a complete trial's run what it lacks."""
-    store = Store(stores.root)
-    result = store.trial(str(row.attrs["cell"]))
-    cut = store.untrained(str(row.attrs["untrained"]))
-    if result and cut:
-        projection.show_trial(tracker, curve, result, cut, store)
+def _run(name: str, found: Stored, row: Row, run: Run | None, shower: _Shower) -> Iterator[Fault]:
+    """One run against its trial."""
+    trial = f"trial {row.number} ({row.arm})"
+    result = shower.store.trial(str(row.attrs.get("cell", "")))
+    if row.state != "complete":
+        if run and run.status == "RUNNING" and row.state != "running":
+            what = f"{trial} is over, but its run is still running in MLflow"
+            yield Fault(name, what, partial(shower.tracker.finish, run.run_id, "KILLED"))
+    elif result:
+        what = f"{trial} has no run in MLflow"
+        if run:
+            wanted = {(key, at) for at, metrics in result.curve for key in metrics}
+            missing = len(wanted - shower.tracker.points(run.run_id))
+            ended = run.status == "FINISHED" and not missing
+            what = "" if ended else f"{trial}: its run is {run.status}, {missing} points missing"
+        if what:
+            yield Fault(name, what, partial(shower.trial, name, found, row))

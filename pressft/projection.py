@@ -4,30 +4,33 @@ The sweep writes it as trials end, the doctor where it is missing; both write th
 """
 
 from pressft import report, runs, status, tables
-from pressft.arms import Finding
 from pressft.material import Material
+from pressft.outbox import Record
 from pressft.results import Store, TrialResult, Untrained
 from pressft.status import Stores
-from pressft.tracking import Curve, Tracker
+from pressft.tracking import Tracker
 
 
-def show_trial(
-    tracker: Tracker, curve: Curve, result: TrialResult, cut: Untrained, store: Store
-) -> None:
-    """All of a finished trial that its run does not have yet: points, scores, files; close it."""
+def show_trial(record: Record, result: TrialResult, cut: Untrained, store: Store) -> None:
+    """All of a finished trial that its record does not have yet: points, scores, files; end it."""
     for tokens, metrics in result.curve:
-        curve.log(tokens, metrics)
-    curve.log(result.tokens, runs.test_metrics(result, cut))
-    tracker.files(curve.run_id, store.folder(result.cell) / "adapter")
+        record.points(tokens, metrics)
+    record.points(result.tokens, runs.test_metrics(result, cut))
+    record.files(store.folder(result.cell) / "adapter")
     columns = {"untrained": cut.samples, "trained": result.samples}
-    tracker.texts(curve.run_id, {"samples.md": runs.samples(columns)})
-    tracker.finish(curve.run_id, "FINISHED")
+    record.texts({"samples.md": runs.samples(columns)})
+    record.end("FINISHED")
 
 
-def show_study(tracker: Tracker, experiment: str, name: str, stores: Stores) -> Finding:
-    """The study's `summary` run: note, report, tables, texts side by side; its finding."""
+def show_study(tracker: Tracker, name: str, stores: Stores) -> None:
+    """The study's `summary` run: note, report, tables, texts side by side.
+
+    Raises:
+        AwayError, RejectedError, GoneError: as MLflow answers.
+    """
     found = status.find(name, stores)
     finding = status.read(found, stores)
+    experiment = tracker.experiment(name, found.question)
     table = tables.markdown(finding)
     files = {
         "report.html": report.page(name, found, finding, stores),
@@ -36,4 +39,3 @@ def show_study(tracker: Tracker, experiment: str, name: str, stores: Stores) -> 
     }
     shown = runs.readings(finding, Material.of(found.material))
     tracker.summary(experiment, name, f"{found.question}\n\n{table}", files, shown)
-    return finding

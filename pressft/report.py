@@ -18,9 +18,10 @@ from pressft import arms, charts, corpora, corpus, cuts, status, tables
 from pressft.arms import WHOLE, Arm, Done, Finding
 from pressft.charts import MARKS, Axis, Level, Point, Series
 from pressft.errors import PressftError
+from pressft.planning import Row
 from pressft.results import Store
 from pressft.status import Stores
-from pressft.study import Row, Stored, importances
+from pressft.study import Stored, importances
 from pressft.tables import Table, number
 
 N_COLOURS = 7  # arms with a colour of their own; the others are grey

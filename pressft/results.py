@@ -5,9 +5,12 @@
 
 import json
 import os
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+import filelock
 
 from pressft.scores import Score, as_rows, from_rows, total
 from pressft.spec import Removal
@@ -79,6 +82,11 @@ class Store:
     def folder(self, cell: str) -> Path:
         """Where the files of a cell live: adapter, removal, result."""
         return self.root / "cells" / cell
+
+    def alone(self, cell: str) -> AbstractContextManager[object]:
+        """Within it no other process works on the cell, of whatever study."""
+        self.folder(cell).mkdir(parents=True, exist_ok=True)
+        return filelock.FileLock(self.folder(cell) / ".lock")
 
     def trial(self, cell: str) -> TrialResult | None:
         """The result of a cell, None if it is not done."""

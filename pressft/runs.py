@@ -15,10 +15,10 @@ from pathlib import Path
 from pressft.arms import WHOLE, Finding
 from pressft.corpus import SPLITS, Article, Corpus
 from pressft.material import Material
+from pressft.outbox import Data
 from pressft.results import TrialResult, Untrained
 from pressft.scores import total
 from pressft.spec import TrialSpec
-from pressft.tracking import Data
 
 PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "optuna", "mlflow")
 

@@ -8,8 +8,9 @@ from pathlib import Path
 from pressft import arms, cuts
 from pressft.arms import Done, Finding
 from pressft.errors import UsageError
+from pressft.planning import Row
 from pressft.results import Store
-from pressft.study import Row, Stored, stored
+from pressft.study import Stored, stored
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +28,11 @@ class Stores:
     def storage(self) -> str:
         """URL of Optuna's storage."""
         return self.optuna_url or f"sqlite:///{self.root.resolve() / 'optuna.db'}"
+
+    @property
+    def outbox(self) -> Path:
+        """Folder of what MLflow is still to be sent."""
+        return self.root / "outbox"
 
 
 def find(study: str, stores: Stores) -> Stored:

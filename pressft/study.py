@@ -1,40 +1,34 @@
-"""The ledger of a study: which cells are asked for, taken, done. The only room that knows Optuna.
+"""The ledger of a study: which cells are taken, done, failed, in Optuna's storage.
 
-Optuna's storage is the truth about trials (law 9). A grid is queued whole; in a `per-arm` study
-each arm has a TPE sampler of its own, rebuilt from that arm's trials, so that no arm learns from
-another's losses and a resumed study draws what it would have drawn (law 7).
+The storage is the truth about trials (law 9). A trial is made running, with its params and its
+owner, in one transaction, and by one process at a time: so many are run as are asked for, and no
+cell twice, however many work on the study and whoever dies.
 """
 
 import dataclasses
-import json
+import threading
 import time
 import uuid
-from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
 import optuna
-import sqlalchemy
 from optuna.distributions import (
-    BaseDistribution,
     CategoricalDistribution,
-    FloatDistribution,
-    IntDistribution,
+    distribution_to_json,
+    json_to_distribution,
 )
-from optuna.samplers import RandomSampler, TPESampler
-from optuna.trial import FrozenTrial, Trial, TrialState
+from optuna.exceptions import UpdateFinishedTrialError
+from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from pressft.design import Choices, Range, Study, Value, difference
-from pressft.errors import MissingError, RefusedError, UsageError
-from pressft.leases import LEASE_S, is_gone, planning_lock, worker_name
+from pressft import planning, storage
+from pressft.design import Study, Value, difference, grows
+from pressft.errors import RefusedError
+from pressft.leases import LEASE_S, is_gone, worker_name
+from pressft.planning import OneArm, Planner, Row, row_of, settled
 from pressft.spec import TrialSpec
-
-optuna.logging.set_verbosity(optuna.logging.ERROR)
-
-MAX_DEATHS = 3  # of processes at one cell since one start: then it is left
-REDRAWS = 20  # TPE repeats itself on small discrete spaces: so often we ask for a point not had yet
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,29 +37,14 @@ class Ticket:
 
     number: int
     spec: TrialSpec
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """A trial as the ledger knows it; `value` is the validation loss in nats a token."""
-
-    number: int
-    state: str  # waiting, running, complete, fail
     params: Mapping[str, Value]
-    value: float | None
-    attrs: Mapping[str, Any]
-
-    @property
-    def arm(self) -> str:
-        """Value of `remove`, as named in the study."""
-        return str(self.params["remove"])
 
 
 class Ledger:
-    """One study in one storage."""
+    """One study in one storage; of use to several processes, each with one of its own."""
 
     def __init__(
-        self, study: Study, storage: str, identity: Mapping[str, str], start_id: str = ""
+        self, study: Study, address: str, identity: Mapping[str, str], start_id: str = ""
     ) -> None:
         """Open or create the study; `identity` names model weights and corpus.
 
@@ -78,22 +57,57 @@ class Ledger:
             MissingError: the storage cannot be opened.
         """
         self.design = study
-        self._open: dict[int, Trial] = {}
+        self.grown = ""  # what it asks for beyond what it did before
+        self._ids: dict[int, int] = {}  # of open trials, by number
+        self._alive: dict[int, float] = {}
+        self._rows: dict[int, Row] = {}  # that are over
         self._start_id = start_id or uuid.uuid4().hex
-        definition = study.definition() | dict(identity)
-        self._study = _connect(storage, study.name, create=True)
-        self._lock = planning_lock(_url(storage), study.name)
-        old = self._study.user_attrs.get("definition")
-        if old is None:
-            self._study.set_user_attr("definition", definition)
-            self._study.set_user_attr("asked", study.n_trials)
-        elif changed := difference(_completed(old), definition):
-            raise RefusedError(
-                f"study {study.name} exists with another definition ({'; '.join(changed)}): "
-                "change it back, or give the study another name"
-            )
-        if self._study.user_attrs.get("question") != study.question:
-            self._study.set_user_attr("question", study.question)
+        self._storage = storage.backend(address)
+        self._study = storage.connect(self._storage, study.name, create=True)
+        self._lock = storage.planning_lock(address, study.name)
+        self.ending = storage.planning_lock(address, f"{study.name}.end")
+        self._planner = Planner(study)
+        self._pruner = planning.pruner(study)
+        self._heart: threading.Thread | None = None
+        with storage.opening(), self._lock:
+            self._define(study.definition() | dict(identity))
+
+    def _define(self, definition: dict[str, Any]) -> None:
+        """Keep the definition, or compare it with the one there is."""
+        study, attrs = self._study, self._study.user_attrs
+        old = attrs.get("definition")
+        changed = difference(_completed(old), definition) if old else ["new"]
+        if old and changed:
+            if not grows(_completed(old), definition):
+                raise RefusedError(
+                    f"study {study.study_name} exists with another definition "
+                    f"({'; '.join(changed)}): change it back, or start a new one that takes over "
+                    "the cells still valid with --as NAME"
+                )
+            self.grown = "; ".join(changed)
+        before = {name: json_to_distribution(d) for name, d in attrs.get("choices", {}).items()}
+        wanted = planning.distributions(self.design)
+        if old and not before:  # from a version that did not keep them
+            before = {
+                name: found.distributions[name]
+                for found in study.get_trials(deepcopy=False)
+                for name in found.distributions
+            }
+        self._space = {n: planning.widened(before.get(n, d), d) for n, d in wanted.items()}
+        for name, kind in self._space.items():
+            if (
+                name in before
+                and kind != before[name]
+                and isinstance(kind, CategoricalDistribution)
+            ):
+                self._storage.widen(study._study_id, name, distribution_to_json(kind))
+        if changed:
+            kept = {name: distribution_to_json(kind) for name, kind in self._space.items()}
+            study.set_user_attr("choices", kept)
+            study.set_user_attr("asked", self.design.n_trials)
+            study.set_user_attr("definition", definition)
+        if attrs.get("question") != self.design.question:
+            study.set_user_attr("question", self.design.question)
 
     def describe(self, **facts: Mapping[str, Any]) -> None:
         """Keep facts about the study in the storage: its material, its environment."""
@@ -105,20 +119,22 @@ class Ledger:
         """Name of the start, for the processes that are to share it."""
         return self._start_id
 
-    def recover(self, worker: str = "") -> list[Row]:
+    def recover(self, worker: str = "", reason: str = "its process died") -> list[Row]:
         """Close the trials that dead processes left running, and return them: those of `worker`,
         or those of this machine's processes that are gone, and those that nobody has kept alive."""
         left = []
-        for trial in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-            theirs = str(trial.user_attrs.get("worker", ""))
-            ours = theirs == worker_name() and trial.number not in self._open
-            gone = ours or is_gone(theirs, trial.user_attrs.get("alive", 0.0))
-            if theirs == worker if worker else gone:
-                optuna.trial.Trial(self._study, trial._trial_id).set_user_attr(
-                    "died_in", self._start_id
-                )
-                self._study.tell(trial.number, state=TrialState.FAIL)
-                left.append(_row(trial))
+        with self._lock:
+            running = self._trials(TrialState.RUNNING)
+            heard_since = self._storage.up_since() if running else 0.0
+            for trial in running:
+                theirs = str(trial.user_attrs.get("worker", ""))
+                alive = float(trial.user_attrs.get("alive", 0.0))
+                ours = theirs == worker_name() and trial.number not in self._ids
+                gone = ours or is_gone(theirs, alive, heard_since)
+                if theirs == worker if worker else gone:
+                    self._note(trial._trial_id, died_in=self._start_id, fault=reason)
+                    if self._close(trial._trial_id, TrialState.FAIL):
+                        left.append(row_of(trial))
         return left
 
     def take(self) -> Ticket | None:
@@ -127,125 +143,137 @@ class Ledger:
         Planning and taking are one step for all processes that work on the study: the budget is
         counted in the storage, and four workers asked for thirty trials run thirty.
         """
-        with self._lock:
-            self._plan()
-            if not any(row.state == "waiting" for row in self.rows()):
-                return None
-            trial = self._study.ask(self._distributions())
-            trial.set_user_attr("worker", worker_name())
-            trial.set_user_attr("alive", time.time())
-        params: dict[str, Value] = trial.user_attrs["params"]
-        self._open[trial.number] = trial
-        return Ticket(trial.number, self.design.spec(**params))
+        while True:
+            with self._lock as lock:
+                params = self._planner.following(settled(self.rows(), self._start_id))
+                if params is None:
+                    return None
+                trial_id = self._make(params)
+                if lock.holds():
+                    number = self._storage.get_trial(trial_id).number
+                    self._ids[number], self._alive[number] = trial_id, time.time()
+                    self._beat()
+                    return Ticket(number, self.design.spec(**params), params)
+            # a restart of the database gave the lock away: another one may have the same cell
+            self._close(trial_id, TrialState.FAIL)
+
+    def _make(self, params: Mapping[str, Value]) -> int:
+        """Id of a new running trial of ours."""
+        attrs = {"params": dict(params), "worker": worker_name(), "alive": time.time()}
+        trial = create_trial(
+            state=TrialState.RUNNING,
+            params={name: params[name] for name in self._space},
+            distributions=self._space,
+            user_attrs=attrs,
+        )
+        return int(self._storage.create_new_trial(self._study._study_id, trial))
 
     def busy(self) -> bool:
         """Whether others are at work, whose ends may bring more to do."""
-        running = (row for row in self.rows() if row.state == "running")
-        return any(row.number not in self._open for row in running)
+        return any(trial.number not in self._ids for trial in self._trials(TrialState.RUNNING))
 
-    def keep_alive(self, ticket: Ticket) -> None:
-        """Say that the trial is being worked on, now and then."""
-        trial = self._open[ticket.number]
-        if time.time() - trial.user_attrs["alive"] > LEASE_S / 10:
-            trial.set_user_attr("alive", time.time())
+    def _beat(self) -> None:
+        """Keep the open trials alive in the storage, from a thread of our own: neither a long
+        step nor a database that is away makes a live trial look dead."""
+        if self._heart is None:
+            self._heart = threading.Thread(target=self._keep_alive, daemon=True)
+            self._heart.start()
+
+    def _keep_alive(self) -> None:
+        while True:
+            time.sleep(LEASE_S / 60)
+            for number, trial_id in list(self._ids.items()):
+                if time.time() - self._alive.get(number, 0.0) > LEASE_S / 10:
+                    try:
+                        self._note(trial_id, alive=time.time())
+                    except Exception:  # (closed meanwhile, or away for long: next time)
+                        continue
+                    self._alive[number] = time.time()
 
     def note(self, ticket: Ticket, **attrs: str | float | None) -> None:
         """Keep facts about a running trial in the storage."""
-        for name, value in attrs.items():
-            self._open[ticket.number].set_user_attr(name, value)
+        self._note(self._ids[ticket.number], **attrs)
 
-    def complete(self, ticket: Ticket, value: float) -> None:
-        """Close a trial with its validation loss."""
-        self._study.tell(self._open.pop(ticket.number), value)
+    def _note(self, trial_id: int, **attrs: str | float | None) -> None:
+        with suppress(UpdateFinishedTrialError):  # others took it for dead
+            for name, value in attrs.items():
+                self._storage.set_trial_user_attr(trial_id, name, value)
+
+    def should_prune(self, ticket: Ticket, tokens: int, loss: float) -> bool:
+        """Keep a validation loss after so many tokens; whether the trial is to end there, for it
+        is behind others of its arm."""
+        trial_id = self._ids[ticket.number]
+        self._storage.set_trial_intermediate_value(trial_id, tokens, loss)
+        first = self.design.seeds[0]
+        if (
+            self._pruner is None
+            or ticket.spec.seed != first
+            or tokens >= ticket.spec.trained_tokens
+        ):
+            return False
+
+        def belongs(other: FrozenTrial) -> bool:
+            params = other.user_attrs.get("params", {})
+            return (params.get("remove"), params.get("seed")) == (ticket.params["remove"], first)
+
+        arm = OneArm(self._study, belongs)
+        return bool(self._pruner.prune(arm, self._storage.get_trial(trial_id)))
+
+    def prune(self, ticket: Ticket, reason: str) -> None:
+        """Close a trial that ended early."""
+        self.note(ticket, pruned=reason)
+        losses = self._storage.get_trial(self._ids[ticket.number]).intermediate_values
+        self._close(self._ids.pop(ticket.number), TrialState.PRUNED, losses[max(losses)])
+
+    def complete(self, ticket: Ticket, value: float) -> bool:
+        """Close a trial with its validation loss; False where others took it for dead meanwhile,
+        and run its cell again, or answer it from our result."""
+        return self._close(self._ids.pop(ticket.number), TrialState.COMPLETE, value)
 
     def fail(self, ticket: Ticket, fault: str, *, again: bool, interrupted: bool = False) -> None:
         """Close a trial without a value; with `again` the next start repeats the cell, of an
         `interrupted` one this start too, and from its checkpoint."""
         start_id = "" if interrupted else self._start_id
         self.note(ticket, fault=fault, final=not again, failed_in=start_id, interrupted=interrupted)
-        self._study.tell(self._open.pop(ticket.number), state=TrialState.FAIL)
+        self._close(self._ids.pop(ticket.number), TrialState.FAIL)
+
+    def _close(self, trial_id: int, state: TrialState, value: float | None = None) -> bool:
+        """Whether the trial is closed as we wanted it, by us or by a call whose answer was lost."""
+        values = None if value is None else [value]
+        try:
+            self._storage.set_trial_state_values(trial_id, state, values)
+        except UpdateFinishedTrialError:
+            found = self._storage.get_trial(trial_id)
+            return bool(found.state == state and found.values == values)
+        return True
+
+    @contextmanager
+    def hurry(self) -> Iterator[None]:
+        """Within it a storage that is away is not waited for long."""
+        self._storage.patience_s = storage.HURRY_S
+        try:
+            yield
+        finally:
+            self._storage.patience_s = storage.PATIENCE_S
 
     def rows(self) -> list[Row]:
         """All trials, by number."""
-        return [_row(trial) for trial in self._study.get_trials(deepcopy=False)]
+        found = []
+        for trial in self._trials():
+            row = self._rows.get(trial.number) or row_of(trial)
+            if trial.state.is_finished():
+                self._rows[trial.number] = row
+            found.append(row)
+        return found
 
     def n_open(self) -> int:
         """Trials still to be run, as far as it is known now."""
-        settled = [row for row in self.rows() if row.state == "complete" or row.attrs.get("final")]
-        return max(0, self.design.n_trials - len(settled))
+        done = {"complete", "pruned"}
+        over = [row for row in self.rows() if row.state in done or row.attrs.get("final")]
+        return max(0, self.design.n_trials - len(over))
 
-    def _plan(self) -> None:
-        """Queue what is missing: the whole grid, or the next draw of the arm with the fewest."""
-        rows = self.rows()
-        deaths = Counter(
-            _key(row.params) for row in rows if row.attrs.get("died_in") == self._start_id
-        )
-        had = [
-            row
-            for row in rows
-            if row.state != "fail"
-            or row.attrs.get("final")
-            or row.attrs.get("failed_in") == self._start_id
-            or deaths[_key(row.params)] >= MAX_DEATHS
-        ]
-        if self.design.design == "grid":
-            keys = {_key(row.params) for row in had}
-            for params in self.design.grid():
-                if _key(params) not in keys:
-                    self._enqueue(params)
-        elif not any(row.state == "waiting" for row in had):
-            drawn = self._draw(had) or self._replicate(had)
-            if drawn:
-                self._enqueue(drawn)
-
-    def _enqueue(self, params: Mapping[str, Value]) -> None:
-        in_space = {name: params[name] for name in self._distributions()}
-        self._study.enqueue_trial(in_space, user_attrs={"params": dict(params)})
-
-    def _draw(self, had: list[Row]) -> dict[str, Value] | None:
-        """Parameters for the arm with the fewest trials, None when every arm has its share."""
-        first = self.design.seeds[0]
-        drawn: dict[str, list[Row]] = {arm: [] for arm in self.design.arms()}
-        for row in had:
-            if row.params["seed"] == first:
-                drawn[row.arm].append(row)
-        arm, rows = min(drawn.items(), key=lambda item: len(item[1]))
-        if len(rows) >= self.design.trials:
-            return None
-        seen = {_key(row.params) for row in rows}
-        within = {n: _distribution(v) for n, v in self.design.within_arm().items()}
-        for attempt in range(REDRAWS):
-            sampler = TPESampler(seed=len(rows) * REDRAWS + attempt, constant_liar=True)
-            scratch = optuna.create_study(sampler=sampler)
-            scratch.add_trials([_for_sampler(row, within) for row in rows])
-            params = dict(scratch.ask(within).params) | {"seed": first, "remove": arm}
-            if _key(params) not in seen:
-                break
-        return params
-
-    def _replicate(self, had: list[Row]) -> dict[str, Value] | None:
-        """The best of an arm with a seed it has not had; arms first, then seeds."""
-        keys = {_key(row.params) for row in had}
-        for seed in self.design.seeds[1:]:
-            for arm in self.design.arms():
-                done = [r for r in had if r.arm == arm and r.params["seed"] == self.design.seeds[0]]
-                if any(row.state in {"waiting", "running"} for row in done):
-                    continue  # the best of the arm is not known yet
-                scored = [row for row in done if row.value is not None]
-                if scored:
-                    best = min(scored, key=lambda row: (row.value, row.number))
-                    params = dict(best.params) | {"seed": seed}
-                    if _key(params) not in keys:
-                        return params
-        return None
-
-    def _distributions(self) -> dict[str, BaseDistribution]:
-        """Of the parameters that the storage shows: whatever takes several values."""
-        space: dict[str, Choices | Range] = dict(self.design.within_arm())
-        space["remove"] = Choices(*self.design.arms())
-        if len(self.design.seeds) > 1:
-            space["seed"] = Choices(*self.design.seeds)
-        return {name: _distribution(values) for name, values in space.items()}
+    def _trials(self, *states: TrialState) -> list[FrozenTrial]:
+        return self._study.get_trials(deepcopy=False, states=states or None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,13 +307,13 @@ class Stored:
         return dataclasses.replace(self.base, **dict(row.params))  # type: ignore[arg-type]
 
 
-def stored(name: str, storage: str) -> Stored:
+def stored(name: str, address: str) -> Stored:
     """A stored study, for those who only look.
 
     Raises:
         UsageError: no such study; the message names those there are.
     """
-    study = _connect(storage, name, create=False)
+    study = storage.connect(storage.backend(address), name, create=False)
     definition = study.user_attrs["definition"]
     base = TrialSpec(**definition["base"])
     attrs = study.user_attrs
@@ -293,7 +321,7 @@ def stored(name: str, storage: str) -> Stored:
         base=base,
         weights=definition["weights"],
         corpus=definition["corpus"],
-        rows=[_row(trial) for trial in study.get_trials(deepcopy=False)],
+        rows=[row_of(trial) for trial in study.get_trials(deepcopy=False)],
         definition=definition,
         question=attrs.get("question", ""),
         asked=attrs.get("asked", 0),
@@ -302,14 +330,14 @@ def stored(name: str, storage: str) -> Stored:
     )
 
 
-def names(storage: str) -> list[str]:
+def names(address: str) -> list[str]:
     """Names of all studies in a storage.
 
     Raises:
         MissingError: it cannot be opened.
     """
-    with _opening():
-        return sorted(optuna.get_all_study_names(_backend(storage)))
+    with storage.opening():
+        return sorted(optuna.get_all_study_names(storage.backend(address)))
 
 
 def is_dead(row: Row) -> bool:
@@ -317,14 +345,15 @@ def is_dead(row: Row) -> bool:
     return is_gone(str(row.attrs.get("worker", "")), float(row.attrs.get("alive", 0.0)))
 
 
-def end(name: str, storage: str, number: int) -> None:
+def end(name: str, address: str, number: int) -> None:
     """Close a trial that nobody works on any more; the next sweep runs its cell again."""
-    _connect(storage, name, create=False).tell(number, state=TrialState.FAIL)
+    study = storage.connect(storage.backend(address), name, create=False)
+    study.tell(number, state=TrialState.FAIL)
 
 
-def importances(name: str, storage: str) -> dict[str, float]:
+def importances(name: str, address: str) -> dict[str, float]:
     """Share of the validation loss that each parameter accounts for, most first (Optuna's)."""
-    study = _connect(storage, name, create=False)
+    study = storage.connect(storage.backend(address), name, create=False)
     values = {trial.value for trial in study.get_trials(deepcopy=False) if trial.value is not None}
     return dict(optuna.importance.get_param_importances(study)) if len(values) > 1 else {}
 
@@ -332,78 +361,4 @@ def importances(name: str, storage: str) -> dict[str, float]:
 def _completed(definition: Mapping[str, Any]) -> dict[str, Any]:
     """A stored definition with the settings that came later, at their defaults."""
     base = dataclasses.asdict(TrialSpec(**definition["base"]))
-    return {**definition, "base": base}
-
-
-def _url(storage: str) -> sqlalchemy.URL:
-    """A storage's address; `postgresql://` means psycopg 3, which is what is installed with us."""
-    url = sqlalchemy.make_url(storage)
-    return url.set(drivername="postgresql+psycopg") if url.drivername == "postgresql" else url
-
-
-def _backend(storage: str) -> optuna.storages.RDBStorage:
-    address = _url(storage).render_as_string(hide_password=False)
-    return optuna.storages.RDBStorage(address, engine_kwargs={"pool_pre_ping": True})
-
-
-@contextmanager
-def _opening() -> Iterator[None]:
-    """What can go wrong with a storage, in one line without its address."""
-    try:
-        yield
-    except (ImportError, OSError, ValueError) as error:
-        raise MissingError(f"study storage: {str(error).splitlines()[0]}") from error
-    except Exception as error:
-        if type(error).__module__.startswith(("sqlalchemy", "optuna")):
-            raise MissingError(f"study storage cannot be opened: {_first(error)}") from error
-        raise
-
-
-def _connect(storage: str, name: str, *, create: bool) -> optuna.Study:
-    with _opening():
-        backend = _backend(storage)
-        if create:
-            return optuna.create_study(
-                storage=backend,
-                study_name=name,
-                sampler=RandomSampler(),  # unused: every trial is queued with its parameters
-                load_if_exists=True,
-            )
-        known = optuna.get_all_study_names(backend)
-        if name not in known:
-            there = ", ".join(sorted(known)) or "none; run `pressft sweep experiments/smoke.py`"
-            raise UsageError(f"no study {name!r}: the storage holds {there}")
-        return optuna.load_study(study_name=name, storage=backend)
-
-
-def _first(error: Exception) -> str:
-    """First line of an error, without the SQL and the address that follow."""
-    return str(getattr(error, "orig", None) or error).strip().splitlines()[0]
-
-
-def _row(trial: FrozenTrial) -> Row:
-    attrs = dict(trial.user_attrs)
-    params = attrs.pop("params", dict(trial.params))
-    return Row(trial.number, trial.state.name.lower(), params, trial.value, attrs)
-
-
-def _key(params: Mapping[str, Value]) -> str:
-    return json.dumps(dict(params), sort_keys=True)
-
-
-def _distribution(values: Choices | Range) -> BaseDistribution:
-    if isinstance(values, Choices):
-        return CategoricalDistribution(values.values)
-    if isinstance(values.low, int) and isinstance(values.high, int):
-        return IntDistribution(values.low, values.high, log=values.log)
-    return FloatDistribution(values.low, values.high, log=values.log)
-
-
-def _for_sampler(row: Row, within: Mapping[str, BaseDistribution]) -> FrozenTrial:
-    """A trial of the arm as its sampler sees it: a failed one is a bad one."""
-    params = {name: row.params[name] for name in within}
-    if row.value is not None:
-        return optuna.trial.create_trial(params=params, distributions=dict(within), value=row.value)
-    running = row.state in {"running", "waiting"}
-    state = TrialState.RUNNING if running else TrialState.FAIL
-    return optuna.trial.create_trial(params=params, distributions=dict(within), state=state)
+    return {"pruning": "none", **definition, "base": base}

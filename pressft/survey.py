@@ -12,7 +12,9 @@ from pressft import blocks, corpora, models, scan
 from pressft.console import Reporter
 from pressft.corpus import Corpus
 from pressft.cuts import CRITERIA, Scan
+from pressft.outbox import Record
 from pressft.results import write_atomically
+from pressft.sender import PATIENCE_S, Sender
 from pressft.spec import ScanSpec
 from pressft.status import Stores
 from pressft.tracking import Tracker
@@ -60,23 +62,25 @@ def on(base: models.Base, found: Corpus, spec: ScanSpec, report: Reporter, store
     )
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, json.dumps(asdict(result)) + "\n")
-    _track(result, spec, found.fingerprint, stores)
+    _track(result, spec, key, stores, report)
     return result
 
 
-def _track(result: Scan, spec: ScanSpec, fingerprint: str, stores: Stores) -> None:
+def _track(result: Scan, spec: ScanSpec, key: str, stores: Stores, report: Reporter) -> None:
     """Log the curves over depth; the x axis is the index of the first layer of a cut."""
-    tracker = Tracker(stores.root, stores.tracking_uri)
-    experiment = tracker.experiment("scan", "What removing each part costs before any training.")
-    tags = {"study": "scan", "arm": "all", "corpus": fingerprint}
+    record = Record(stores.outbox, f"scan-{key}")
+    question = "What removing each part costs before any training."
+    tags = {"study": "scan", "arm": "all", "corpus": result.fingerprint}
     title = f"{result.model} on {result.corpus}"
-    run_id = tracker.start(experiment, title, asdict(spec), tags, [])
+    record.begin({"name": "scan", "question": question}, title, asdict(spec), tags)
     names = {"layers": "perplexity"}
     for kind in ("layers", "attention", "mlp", "blocks"):
         for index, cut in enumerate(result.kind(kind)):
             metrics = {f"scan/{names.get(kind, kind)}": cut.score.perplexity}
             if kind == "layers":
                 metrics |= {f"scan/{name}": getattr(cut, name) for name in CRITERIA}
-            tracker.log(run_id, index, metrics)
-    tracker.texts(run_id, {"scan.csv": result.as_csv()})
-    tracker.finish(run_id, "FINISHED")
+            record.points(index, metrics)
+    record.texts({"scan.csv": result.as_csv()})
+    record.end("FINISHED")
+    with Sender(Tracker(stores.root, stores.tracking_uri), stores.outbox, report.say) as sender:
+        sender.flush({record.name}, PATIENCE_S)

@@ -1,54 +1,80 @@
-"""A study from start to end: tickets from the ledger, trials on the bench, runs in MLflow.
+"""A study from start to end: tickets from the ledger, trials on the bench, what they show.
 
-One process at a time works on a study in a folder; a second one is refused by a lock.
+In a folder of its own storage a study is run by one command at a time, which a lock sees to; with
+PostgreSQL by any number, on any machines.
 """
 
 import dataclasses
 import json
+import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 import filelock
 
-from pressft import arms, compare, material, models, projection, runs, status, survey, tables
+from pressft import (
+    adapters,
+    arms,
+    compare,
+    material,
+    models,
+    projection,
+    runs,
+    status,
+    survey,
+    tables,
+)
 from pressft import trial as trials
 from pressft.arms import Done, Finding
 from pressft.console import Reporter
-from pressft.design import Study
+from pressft.design import Choices, Range, Study
 from pressft.errors import MissingError, PressftError, RefusedError
+from pressft.outbox import Record
+from pressft.planning import Row
 from pressft.results import Store, TrialResult, Untrained
 from pressft.scores import recovery, total
+from pressft.sender import PATIENCE_S, Sender
 from pressft.signals import Stopped, Stopping
 from pressft.spec import ScanSpec, TrialSpec, resolve
 from pressft.status import Stores
 from pressft.study import Ledger, Ticket
-from pressft.tracking import Curve, Tracker
+from pressft.tracking import AwayError, GoneError, RejectedError, Tracker
 from pressft.training import DivergedError
 from pressft.trial import Bench
 
 WAIT_S = 0.5  # between two looks whether others have left something to do
+ROOM = 64 * 2**20  # bytes of disk that a study takes beside its adapters and their checkpoints
+CHECKPOINTS = 9  # two kept and one being written, each an adapter and two moments of it
+
+
+class Pruned(Exception):
+    """A trial is behind its arm, and ends early."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a sweep did: trials trained now, answered from known cells, failed; done in all of how
-    many asked for; what the study found."""
+    """What a sweep did: trials trained now, answered from known cells, ended early, failed; done in
+    all of how many asked for; what the study found; whether its time was over first."""
 
     trained: int
     reused: int
+    pruned: int
     failed: int
     done: int
     asked: int
     finding: Finding
+    timed_out: bool = False
 
     def __str__(self) -> str:
         """The counts as a line."""
         parts = [f"{self.done} of {self.asked} trials done", f"{self.trained} trained now"]
         parts += [f"{self.reused} from known cells"] if self.reused else []
+        parts += [f"{self.pruned} ended early"] if self.pruned else []
         parts += [f"{self.failed} failed; run the command again"] if self.failed else []
         return ", ".join(parts)
 
@@ -56,8 +82,11 @@ class Outcome:
 class Crew(Protocol):
     """Processes that work on a study in our place."""
 
-    def drain(self, ledger: Ledger, stopping: Stopping) -> None:
-        """Return when there is nothing left to take.
+    def drain(
+        self, start_id: str, recover: Callable[[str, str], Sequence[Row]], stopping: Stopping
+    ) -> None:
+        """Return when there is nothing left to take; of a worker that died, and why, tell
+        `recover`, which returns the trials that it leaves.
 
         Raises:
             Stopped: a signal; all of them have saved and left.
@@ -70,30 +99,38 @@ def run(
     stores: Stores,
     experiment: str | None = None,
     crew: Crew | None = None,
+    until: float = float("inf"),
 ) -> Outcome:
     """Run, or go on with, a study until it has all its trials, by itself or with a `crew`; its runs
-    go to the MLflow `experiment`, named like the study unless given.
+    go to the MLflow `experiment`, named like the study unless given. After `until`, in seconds
+    since 1970, no new trial is taken.
 
     Raises:
         RefusedError: another process works on it, or it exists with another definition.
         Stopped: SIGINT or SIGTERM; the trial at hand is closed and will be run again.
         PressftError: corpus, model or store cannot be used; nothing has been started then.
+        MissingError: the disk is full; the same command goes on from where it was.
     """
     texts = material.load(study.prompts, study.questions)  # refuse before anything is started
-    with _lock(stores.root, study.name), Stopping() as stopping:
+    with _lock(stores, study.name), Stopping() as stopping:
         sweep = _open(study, report, stores, experiment)
         sweep.ledger.describe(material=dataclasses.asdict(texts), environment=runs.environment())
-        return sweep.run(stopping, crew)
+        return sweep.run(stopping, crew, until)
 
 
-def work(study: Study, report: Reporter, stores: Stores, start_id: str) -> None:
+def work(
+    study: Study, report: Reporter, stores: Stores, start_id: str, until: float = float("inf")
+) -> None:
     """Take trials of a study that another process watches over, until there are none to take.
 
     Raises:
         As `run`.
     """
     with Stopping() as stopping:
-        _open(study, report, stores, None, start_id).work(stopping)
+        sweep = _open(study, report, stores, None, start_id)
+        with sweep.sender:
+            sweep.work(stopping, until)
+            sweep.sender.flush(sweep.records, PATIENCE_S / 3)
 
 
 def _open(
@@ -107,6 +144,7 @@ def _open(
     study = _scanned(study, bench, report, stores)
     for arm in study.arms():
         resolve(arm, bench.base.n_layers)
+    _check_room(study, bench, stores.root)
     report.setup("opening the stores", 0, 1)
     identity = {"weights": bench.base.identity, "corpus": bench.fingerprint}
     ledger = Ledger(study, stores.storage, identity, start_id)
@@ -140,44 +178,61 @@ class _Sweep:
         self.study, self.bench, self.ledger = ledger.design, bench, ledger
         self.tracker, self.report, self.stores = tracker, report, stores
         self.shared = experiment is not None
-        self.experiment = tracker.experiment(experiment or self.study.name, self.study.question)
+        self.experiment = {"name": experiment or self.study.name, "question": self.study.question}
         self.untrained: dict[str, Untrained] = {}
+        self.records: set[str] = set()  # that we wrote to
+        self.shown = 0  # trials that the summary knows
+        self.sender = Sender(tracker, stores.outbox, report.say, self.summarize)
 
-    def run(self, stopping: Stopping, crew: Crew | None) -> Outcome:
+    def run(self, stopping: Stopping, crew: Crew | None, until: float) -> Outcome:
         """All that is open, one trial after the other or by the crew."""
-        for row in self.ledger.recover():
+        if self.ledger.grown:
+            self.report.say(f"{self.study.name} grows: {self.ledger.grown}")
+        for row in self.recover():
             self.report.say(f"trial {row.number} was left unfinished: its cell is run again")
-        self.tracker.close_left_open(self.experiment, self.study.name)
         bench, names = self.bench, self.study.arms()
         self.report.plan(
             self.study.name,
             bench.tested_tokens(self.study.base) * len(names)
             + bench.cost(self.study.base) * self.ledger.n_open(),
         )
-        for arm in names:
-            spec = self.study.spec(remove=arm)
-            self.untrained[arm] = trials.untrained(bench, spec, self.report.advance)
-        before = {row.number for row in self.ledger.rows() if row.state in {"complete", "fail"}}
-        if crew:
-            crew.drain(self.ledger, stopping)
-        else:
-            self.work(stopping)
-        finding = self.finish()
+        before = {row.number for row in self.ledger.rows() if row.state not in {"running"}}
+        with self.sender:
+            for arm in names:
+                spec = self.study.spec(remove=arm)
+                self.untrained[arm] = trials.untrained(bench, spec, self.report.advance)
+            if crew:
+                crew.drain(self.ledger.start_id, self.recover, stopping)
+            else:
+                self.work(stopping, until)
+            finding = self.finish()
         rows = self.ledger.rows()
         new = [row for row in rows if row.number not in before]
         reused = sum(bool(row.attrs.get("reused")) for row in new if row.state == "complete")
         return Outcome(
             trained=sum(row.state == "complete" for row in new) - reused,
             reused=reused,
-            failed=sum(row.state == "fail" and "fault" in row.attrs for row in new),
-            done=sum(row.state == "complete" for row in rows),
+            pruned=sum(row.state == "pruned" for row in new),
+            failed=sum(row.state == "fail" and bool(row.attrs.get("failed_in")) for row in new),
+            done=sum(row.state in {"complete", "pruned"} for row in rows),
             asked=self.study.n_trials,
             finding=finding,
+            timed_out=time.time() > until and self.ledger.n_open() > 0,
         )
 
-    def work(self, stopping: Stopping) -> None:
+    def recover(self, worker: str = "", reason: str = "its process died") -> list[Row]:
+        """Close what dead processes left, in both views."""
+        left = self.ledger.recover(worker, reason)
+        for row in left:
+            if name := row.attrs.get("record"):
+                record = Record(self.stores.outbox, str(name))
+                record.amend(self.experiment, "KILLED", fault=reason)
+                self.records.add(record.name)
+        return left
+
+    def work(self, stopping: Stopping, until: float) -> None:
         """Trials until there are none to take, also none that others may yet leave."""
-        while True:
+        while time.time() < until:
             if ticket := self.ledger.take():
                 arm = ticket.spec.remove
                 if arm not in self.untrained:  # a worker learns of an arm by its first trial
@@ -186,6 +241,7 @@ class _Sweep:
                 self.one(ticket, stopping)
             elif self.ledger.busy():
                 time.sleep(WAIT_S)
+                self.recover()
             else:
                 return
 
@@ -193,45 +249,55 @@ class _Sweep:
         """Run a ticket, or answer it from an earlier result (law 8)."""
         spec = ticket.spec
         cell = self.bench.cell(spec)
-        known = self.bench.store.trial(cell)
-        curve = self.start(ticket, cell, reused=known is not None)
-        run_id = curve.run_id
-        key = trials.untrained_key(self.bench, spec)
-        self.ledger.note(ticket, cell=cell, mlflow_run=run_id, untrained=key)
+        record = self.start(ticket, cell)
 
-        def advance(what: str, units: int) -> None:
-            self.report.advance(what, units)
-            self.ledger.keep_alive(ticket)
+        def on_point(tokens: int, metrics: Mapping[str, float]) -> None:
+            record.points(tokens, metrics)
+            loss = metrics.get("eval/loss")
+            if loss is not None and self.ledger.should_prune(ticket, tokens, loss):
+                raise Pruned(f"after {tokens:,} tokens its validation loss {loss:.4g} is behind")
 
         try:
-            if known:
-                self.report.advance(f"{spec.remove}: known", self.bench.cost(spec))
-                result = known
-            else:
-                result = trials.run_trial(
-                    self.bench,
-                    spec,
-                    curve.log,
-                    advance,
-                    self.report.say,
-                    stopping,
+            with self.bench.store.alone(cell):
+                known = self.bench.store.trial(cell)
+                if known:
+                    self.report.advance(f"{spec.remove}: known", self.bench.cost(spec))
+                result = known or trials.run_trial(
+                    self.bench, spec, on_point, self.report.advance, self.report.say, stopping
                 )
-            self.keep(ticket, curve, result, reused=known is not None)
+            self.keep(ticket, record, result, reused=known is not None)
         except Stopped:
-            self.close(ticket, run_id, "stopped by a signal", "KILLED", again=True)
+            with self.ledger.hurry():
+                self.close(ticket, record, "stopped by a signal", "KILLED", again=True)
             raise
+        except Pruned as reason:
+            self.ledger.prune(ticket, str(reason))
+            self.end(ticket, record, "KILLED", pruned=str(reason))
         except DivergedError as error:
-            self.close(ticket, run_id, str(error), "FAILED", again=False)
-        except PressftError:
-            self.close(ticket, run_id, "refused", "FAILED", again=True)
-            raise
+            self.close(ticket, record, str(error), "FAILED", again=False)
         except Exception as error:
-            fault = f"{type(error).__name__}: {error}".splitlines()[0]
-            self.close(ticket, run_id, fault, "FAILED", again=True)
+            if full := _no_room(self.stores.root):
+                with suppress(Exception):  # the storage may be on the same disk
+                    self.close(ticket, record, full, "KILLED", again=True)
+                raise MissingError(f"{full}; the same command goes on from here") from error
+            refused = isinstance(error, PressftError)
+            fault = "refused" if refused else f"{type(error).__name__}: {error}".splitlines()[0]
+            self.close(ticket, record, fault, "FAILED", again=True)
+            if refused:
+                raise
 
-    def start(self, ticket: Ticket, cell: str, *, reused: bool) -> Curve:
-        """The trial's MLflow run: that of an interrupted trial of the same cell, or a new one."""
+    def start(self, ticket: Ticket, cell: str) -> Record:
+        """The trial's record: that of a trial of the same cell that was cut short, or a new one."""
         spec, corpus = ticket.spec, self.bench.text.corpus
+        name = f"{self.study.name}-{ticket.number:05d}-{uuid.uuid4().hex[:8]}"
+        for row in reversed(self.ledger.rows()):
+            cut_short = "died_in" in row.attrs or row.attrs.get("interrupted")
+            if row.state == "fail" and row.attrs.get("cell") == cell and cut_short:
+                name = str(row.attrs.get("record", name))
+                break
+        key = trials.untrained_key(self.bench, spec)
+        self.ledger.note(ticket, cell=cell, record=name, untrained=key)
+        self.records.add(name)
         tags = {
             "study": self.study.name,
             "arm": spec.remove,
@@ -239,67 +305,97 @@ class _Sweep:
             "cell": cell,
             "corpus": corpus.fingerprint,
             "git_commit": runs.commit(),
-            "reused": str(reused).lower(),
         }
-        for row in reversed(self.ledger.rows()):
-            cut_short = "died_in" in row.attrs or row.attrs.get("interrupted")
-            if row.state == "fail" and row.attrs.get("cell") == cell and cut_short:
-                if found := self.tracker.reopen(str(row.attrs["mlflow_run"]), tags):
-                    return found
-                break
+        record = Record(self.stores.outbox, name)
         params = runs.params(spec, self.untrained[spec.remove])
         data = runs.datasets(corpus, spec)
-        run_id = self.tracker.start(self.experiment, runs.name(spec), params, tags, data)
-        return Curve(self.tracker, run_id)
+        record.begin(self.experiment, runs.name(spec), params, tags, data)
+        return record
 
-    def keep(self, ticket: Ticket, curve: Curve, result: TrialResult, *, reused: bool) -> None:
-        """Write a result to MLflow, then close the trial in the ledger."""
-        made = json.dumps(runs.environment(), indent=2)
-        self.tracker.texts(curve.run_id, {"environment.json": made})
+    def keep(self, ticket: Ticket, record: Record, result: TrialResult, *, reused: bool) -> None:
+        """Show a result, and close the trial in the ledger."""
+        record.texts({"environment.json": json.dumps(runs.environment(), indent=2)})
+        record.tag(reused=str(reused).lower())
         cut = self.untrained[ticket.spec.remove]
-        projection.show_trial(self.tracker, curve, result, cut, self.bench.store)
+        projection.show_trial(record, result, cut, self.bench.store)
         self.ledger.note(ticket, test_perplexity=result.test_score.perplexity, reused=reused)
-        self.ledger.complete(ticket, result.validation.loss)
+        ours = self.ledger.complete(ticket, result.validation.loss)
         self.report.say(
             f"{runs.name(ticket.spec)}: test perplexity "
             + tables.number(result.test_score.perplexity)
             + (" (known from an earlier run)" if reused else f" in {result.total_s:.0f} s")
+            + ("" if ours else "; others took the trial for dead, and will find its result")
         )
 
-    def close(self, ticket: Ticket, run_id: str, fault: str, status: str, *, again: bool) -> None:
+    def close(
+        self, ticket: Ticket, record: Record, fault: str, status: str, *, again: bool
+    ) -> None:
         """End a trial that has no result, truthfully in both views."""
-        self.tracker.tag(run_id, fault=fault)
-        self.tracker.finish(run_id, status)
-        self.ledger.fail(ticket, fault, again=again, interrupted=status == "KILLED")
-        self.report.say(f"{runs.name(ticket.spec)}: {fault}")
+        interrupted = status == "KILLED"
+        self.ledger.fail(ticket, fault, again=again, interrupted=interrupted)
+        self.end(ticket, record, status, fault=fault, resumable=again)
+
+    def end(
+        self,
+        ticket: Ticket,
+        record: Record,
+        status: str,
+        *,
+        resumable: bool = False,
+        **tags: str,
+    ) -> None:
+        """The run of a trial without a result; the files of one that never goes on are dropped."""
+        record.tag(**tags)
+        record.end(status)
+        self.report.say(f"{runs.name(ticket.spec)}: {', '.join(tags.values())}")
+        if not resumable:
+            files = self.bench.store.folder(self.bench.cell(ticket.spec))
+            shutil.rmtree(files / "checkpoints", ignore_errors=True)
 
     def finish(self) -> Finding:
         """What only the whole study knows: shares healed, costs, readings, and the summary."""
-        done = status.by_arm(self.ledger.rows(), self.bench.store)
-        chosen = {arm: best for arm in done if (best := arms.choose(done[arm]))}
-        if whole := chosen.get(arms.WHOLE):
-            self.recoveries({arm: done[arm] for arm in done if arm != arms.WHOLE}, whole)
-        specs = [self.study.spec(remove=arm) for arm in self.study.arms()]
-        healed = {arm: trials[0].result for arm, trials in chosen.items()}
-        texts = material.load(self.study.prompts, self.study.questions)
-        compare.measure_costs(self.bench, specs, self.report.setup)
-        compare.read(self.bench, specs, healed, texts, self.report.setup)
-        if self.shared:
-            return status.finding(self.study.name, self.stores)
-        return projection.show_study(self.tracker, self.experiment, self.study.name, self.stores)
+        with self.ledger.ending:
+            done = status.by_arm(self.ledger.rows(), self.bench.store)
+            chosen = {arm: best for arm in done if (best := arms.choose(done[arm]))}
+            if whole := chosen.get(arms.WHOLE):
+                self.recoveries({arm: done[arm] for arm in done if arm != arms.WHOLE}, whole)
+            specs = [self.study.spec(remove=arm) for arm in self.study.arms()]
+            healed = {arm: trials[0].result for arm, trials in chosen.items()}
+            texts = material.load(self.study.prompts, self.study.questions)
+            compare.measure_costs(self.bench, specs, self.report.setup)
+            compare.read(self.bench, specs, healed, texts, self.report.setup)
+            try:
+                if left := self.sender.flush(self.records, PATIENCE_S):
+                    raise AwayError(f"MLflow has not taken {len(left)} runs")
+                self.shown = -1
+                self.summarize()
+            except (AwayError, GoneError, RejectedError) as error:
+                self.report.say(
+                    f"{error}: what it is to show waits in {self.stores.outbox}, and is sent by "
+                    "the next start or by `pressft doctor --fix`"
+                )
+        return status.finding(self.study.name, self.stores)
+
+    def summarize(self) -> None:
+        """Show the study as far as it is, where there is more than was shown before."""
+        n = sum(row.state in {"complete", "pruned"} for row in self.ledger.rows())
+        if n != self.shown and not self.shared:
+            projection.show_study(self.tracker, self.study.name, self.stores)
+        self.shown = n
 
     def recoveries(self, cut: Mapping[str, list[Done]], whole: Sequence[Done]) -> None:
-        """Log what each cut run healed, measured against the best trained whole model."""
-        found = self.tracker.runs(self.experiment, self.study.name)
-        run_ids = {run.trial: run.run_id for run in found}
+        """Show what each cut run healed, measured against the best trained whole model."""
+        names = {row.number: row.attrs.get("record") for row in self.ledger.rows()}
         best = arms.tested(whole)
         for arm, items in cut.items():
             before = total(self.untrained[arm].test)
             for trial in items:
                 share = recovery(before, trial.result.test_score, best)
-                if share is not None and trial.number in run_ids:
-                    run_id, tokens = run_ids[trial.number], trial.result.tokens
-                    self.tracker.log_once(run_id, tokens, "test/recovery", share)
+                if share is not None and (name := names[trial.number]):
+                    record = Record(self.stores.outbox, name)
+                    healed = {"test/recovery": share}
+                    record.amend(self.experiment, "FINISHED", trial.result.tokens, healed)
+                    self.records.add(name)
 
 
 def _scanned(study: Study, bench: Bench, report: Reporter, stores: Stores) -> Study:
@@ -318,12 +414,48 @@ def _scanned(study: Study, bench: Bench, report: Reporter, stores: Stores) -> St
     return study.with_scan(found.best(study.scanned))
 
 
+def _check_room(study: Study, bench: Bench, root: Path) -> None:
+    """Refuse to start where the disk will be full, or cannot be written.
+
+    Raises:
+        MissingError: how much room there is, and how much it takes.
+    """
+    ranks = study.space.get("rank")
+    values = ranks.values if isinstance(ranks, Choices) else ()
+    rank = max([study.base.rank, *(int(v) for v in values)])
+    if isinstance(ranks, Range):
+        rank = int(ranks.high)
+    one = adapters.size(bench.base.model, rank)
+    free, needed = shutil.disk_usage(root).free, ROOM + one * (CHECKPOINTS + study.n_trials)
+    if free < needed:
+        raise MissingError(
+            f"{root}: {free / 2**20:,.0f} MiB free, and {study.n_trials} trials may take "
+            f"{needed / 2**20:,.0f}: free some, or sweep fewer"
+        )
+
+
+def _no_room(root: Path) -> str:
+    """What is wrong with the disk under `root`, if anything is."""
+    try:
+        if shutil.disk_usage(root).free < 2**20:
+            return f"{root}: the disk is full"
+        probe = root / f".probe-{uuid.uuid4().hex}"
+        probe.write_bytes(bytes(2**16))
+        probe.unlink()
+    except OSError as error:
+        return f"{root}: {error.strerror}"
+    return ""
+
+
 @contextmanager
-def _lock(root: Path, study: str) -> Iterator[None]:
+def _lock(stores: Stores, study: str) -> Iterator[None]:
+    """One command at a time for a study whose storage is a file."""
+    root = stores.root
     lock = filelock.FileLock(root / f".{study}.lock")
     try:
         root.mkdir(parents=True, exist_ok=True)
-        lock.acquire(timeout=0)
+        if stores.storage.startswith("sqlite"):
+            lock.acquire(timeout=0)
     except filelock.Timeout:
         raise RefusedError(
             f"study {study} is being run by another process: wait for it, or stop it first"

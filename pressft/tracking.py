@@ -8,9 +8,10 @@ global stack of active runs, and is not safe in threads.
 import json
 import logging
 import os
+import re
 import tempfile
-import time
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,54 +20,68 @@ CLOSED = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
 }
-os.environ.update(CLOSED)  # before mlflow is imported
+# a request repeated unseen could make a run twice: whoever calls repeats, and looks first
+ONCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
+os.environ.update(CLOSED | ONCE)  # before mlflow is imported
 
 import filelock
 from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag, ViewType
 from mlflow.exceptions import MlflowException
 
-from pressft.errors import MissingError
+from pressft.errors import MissingError, PressftError
+from pressft.outbox import Data
 
 STORE = "mlflow.db"
 SUMMARY = "summary"
+MOST_METRICS = 1000  # that MLflow takes in a batch
+REFUSED = {"INVALID_PARAMETER_VALUE", "BAD_REQUEST", "INVALID_STATE"}
 
 
 Rows = Sequence[Mapping[str, object]]  # of a table, alike in their keys; one at least
+Point = tuple[str, float, int, int]  # key, value, tokens seen, milliseconds since 1970
 
 
-@dataclass(frozen=True, slots=True)
-class Data:
-    """A dataset of a run: `digest` is our own sha256, MLflow's looks at 10,000 rows only."""
+class AwayError(MissingError):
+    """The server or store does not answer, or not as it should: later it may."""
 
-    name: str
-    digest: str
-    source: str
-    context: str  # training, validation or test
-    profile: str  # JSON
+
+class RejectedError(PressftError):
+    """The server will never take this."""
+
+
+class GoneError(PressftError):
+    """What a call names is not there any more."""
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A run as the store knows it: RUNNING, FINISHED, FAILED or KILLED, and its trial's number."""
+    """A run as the store knows it: RUNNING, FINISHED, FAILED or KILLED; its trial's number and
+    record."""
 
     run_id: str
     status: str
     trial: int
+    record: str
 
 
 class Tracker:
-    """One MLflow store, a local folder unless a server is named."""
+    """One MLflow store, a local folder unless a server is named.
+
+    Every call may raise AwayError, RejectedError or GoneError.
+    """
 
     def __init__(self, root: Path, uri: str | None = None) -> None:
-        """Open the store; a new local one is set up first, by one process at a time.
+        """Name the store; a new local one is set up first, by one process at a time. A server is
+        not asked before it is needed.
 
         Raises:
-            MissingError: the store or the server cannot be reached.
+            MissingError: the local store cannot be opened, the address is none.
         """
         self.root = root.resolve()
         self.uri = uri or f"sqlite:///{self.root / STORE}"
         self._local = uri is None
+        self._experiments: dict[str, str] = {}
         for name in ("mlflow", "alembic"):
             logging.getLogger(name).setLevel("WARNING")
         try:
@@ -76,86 +91,120 @@ class Tracker:
                 if self._local and not (self.root / STORE).is_file():
                     _set_up(self.root)
                 self._client = MlflowClient(self.uri)
-                self._client.search_experiments(max_results=1)
+                if self._local:
+                    self._client.search_experiments(max_results=1)
         except (OSError, MlflowException) as error:
-            raise MissingError(f"MLflow store: {str(error).splitlines()[0]}") from error
+            raise MissingError(f"MLflow store: {_line(error)}") from error
 
-    def experiment(self, study: str, question: str) -> str:
-        """Id of the study's experiment, made if it is not there; artifacts lie under the root."""
-        found = self._client.get_experiment_by_name(study)
-        if found is not None:
-            return str(found.experiment_id)
-        location = (self.root / "artifacts" / study).as_uri() if self._local else None
-        tags = {"mlflow.note.content": question}
-        return str(self._client.create_experiment(study, location, tags))
+    def experiment(self, name: str, question: str) -> str:
+        """Id of an experiment, made if it is not there; artifacts lie under the root."""
+        if name not in self._experiments:
+            with _calling():
+                found = self._client.get_experiment_by_name(name)
+                if found is None:
+                    location = (self.root / "artifacts" / name).as_uri() if self._local else None
+                    tags = {"mlflow.note.content": question}
+                    self._client.create_experiment(name, location, tags)
+                    found = self._client.get_experiment_by_name(name)
+            self._experiments[name] = str(found.experiment_id)
+        return self._experiments[name]
+
+    def experiments(self) -> list[tuple[str, str]]:
+        """Name and id of each experiment, the one written last first."""
+        with _calling():
+            found = self._client.search_experiments(order_by=["last_update_time DESC"])
+        return [(str(item.name), str(item.experiment_id)) for item in found]
 
     def start(
         self,
         experiment: str,
-        name: str,
-        params: Mapping[str, object],
-        tags: Mapping[str, object],
-        data: list[Data],
+        record: str,
+        title: str,
+        params: Mapping[str, str],
+        tags: Mapping[str, str],
+        data: Iterable[Data],
     ) -> str:
-        """Id of a new running run."""
-        tags_ = {key: str(value) for key, value in tags.items()} | {"mlflow.runName": name}
-        run_id = str(self._client.create_run(experiment, tags=tags_).info.run_id)
-        pairs = [Param(key, str(value)) for key, value in params.items()]
-        self._client.log_batch(run_id, params=pairs)
-        if data:
-            self._client.log_inputs(run_id, [_input(item) for item in data])
+        """Id of the run that shows a record, now running: a new one, or the one there is."""
+        tags = {**tags, "record": record, "mlflow.runName": title}
+        found = self.showing(experiment, record)
+        with _calling():
+            if found:
+                run = self._client.get_run(found[0])
+                self._client.update_run(found[0], status="RUNNING")
+                if "fault" in run.data.tags:
+                    self._client.delete_tag(found[0], "fault")
+                self.tag(found[0], tags)
+            else:
+                run = self._client.create_run(experiment, tags=tags)
+            run_id = str(run.info.run_id)
+            if not run.data.params:
+                pairs = [Param(key, value) for key, value in params.items()]
+                self._client.log_batch(run_id, params=pairs)
+            if not (run.inputs and run.inputs.dataset_inputs):
+                self._client.log_inputs(run_id, [_input(item) for item in data])
         return run_id
 
-    def log(self, run_id: str, tokens: int, metrics: Mapping[str, float]) -> None:
-        """Points of curves; the x axis is tokens seen."""
-        now = int(time.time() * 1000)
-        batch = [Metric(key, float(value), now, tokens) for key, value in metrics.items()]
-        self._client.log_batch(run_id, metrics=batch)
+    def showing(self, experiment: str, record: str) -> list[str]:
+        """Ids of the runs that show a record, the oldest first: one, unless a request that was
+        taken for lost came through."""
+        order = ["attributes.start_time ASC"]
+        with _calling():
+            found = self._client.search_runs(
+                [experiment], f"tags.record = '{record}'", order_by=order
+            )
+        return [str(run.info.run_id) for run in found]
 
-    def reopen(self, run_id: str, tags: Mapping[str, object]) -> "Curve | None":
-        """Go on with a run that was cut short; None if it is not there any more."""
-        try:
-            run = self._client.get_run(run_id)
-            self._client.update_run(run_id, status="RUNNING")
-        except MlflowException:
-            return None
-        if "fault" in run.data.tags:
-            self._client.delete_tag(run_id, "fault")
-        self.tag(run_id, **{key: str(value) for key, value in tags.items()})
-        return Curve(self, run_id, self.points(run_id))
+    def log(self, run_id: str, points: Sequence[Point]) -> None:
+        """Points of curves; told again with the same time, a point is the same one."""
+        metrics = [Metric(key, value, at, tokens) for key, value, tokens, at in points]
+        with _calling():
+            for start in range(0, len(metrics), MOST_METRICS):
+                self._client.log_batch(run_id, metrics=metrics[start : start + MOST_METRICS])
 
     def points(self, run_id: str) -> set[tuple[str, int]]:
         """Key and tokens of every point that a run has."""
-        return {
-            (key, point.step)
-            for key in self._client.get_run(run_id).data.metrics
-            for point in self._client.get_metric_history(run_id, key)
-        }
+        with _calling():
+            return {
+                (key, point.step)
+                for key in self._client.get_run(run_id).data.metrics
+                for point in self._client.get_metric_history(run_id, key)
+            }
 
-    def experiments(self) -> list[tuple[str, str]]:
-        """Name and id of each experiment, the one written last first."""
-        found = self._client.search_experiments(order_by=["last_update_time DESC"])
-        return [(str(item.name), str(item.experiment_id)) for item in found]
+    def latest(self, run_id: str) -> dict[str, float]:
+        """The last value of every metric of a run."""
+        with _calling():
+            return dict(self._client.get_run(run_id).data.metrics)
 
     def runs(self, experiment: str, study: str) -> list[Run]:
         """The runs of a study's trials, the summary left out."""
-        found = self._client.search_runs(
-            [experiment], f"tags.study = '{study}' and tags.arm != '{SUMMARY}'", max_results=50_000
-        )
-        return [Run(r.info.run_id, r.info.status, int(r.data.tags["trial"])) for r in found]
+        with _calling():
+            found = self._client.search_runs(
+                [experiment],
+                f"tags.study = '{study}' and tags.arm != '{SUMMARY}'",
+                max_results=50_000,
+                order_by=["attributes.start_time ASC"],
+            )
+        return [
+            Run(
+                r.info.run_id,
+                r.info.status,
+                int(r.data.tags["trial"]),
+                r.data.tags.get("record", ""),
+            )
+            for r in found
+        ]
 
-    def log_once(self, run_id: str, tokens: int, key: str, value: float) -> None:
-        """A number of the finished study; a point that repeats the last one is left out."""
-        if self._client.get_run(run_id).data.metrics.get(key) != value:
-            self.log(run_id, tokens, {key: value})
-
-    def tag(self, run_id: str, **tags: str) -> None:
+    def tag(self, run_id: str, tags: Mapping[str, str]) -> None:
         """Set tags of a run."""
-        self._client.log_batch(run_id, tags=[RunTag(key, value) for key, value in tags.items()])
+        if not tags:
+            return
+        with _calling():
+            self._client.log_batch(run_id, tags=[RunTag(key, value) for key, value in tags.items()])
 
     def files(self, run_id: str, folder: Path) -> None:
         """Copy a folder's files to the run's artifacts."""
-        self._client.log_artifacts(run_id, str(folder))
+        with _calling():
+            self._client.log_artifacts(run_id, str(folder))
 
     def texts(self, run_id: str, texts: Mapping[str, str]) -> None:
         """Write small artifacts, by file name."""
@@ -164,17 +213,24 @@ class Tracker:
                 (Path(folder) / name).write_text(text)
             self.files(run_id, Path(folder))
 
-    def finish(self, run_id: str, status: str) -> None:
-        """Close a run: FINISHED, FAILED or KILLED."""
-        self._client.set_terminated(run_id, status)
+    def finish(self, run_id: str, status: str, at: int | None = None) -> None:
+        """Close a run: FINISHED, FAILED or KILLED, now or at some milliseconds since 1970."""
+        with _calling():
+            self._client.set_terminated(run_id, status, at)
 
-    def close_left_open(self, experiment: str, study: str) -> int:
-        """Mark runs as killed that a dead process left running; how many there were."""
-        running = f"attributes.status = 'RUNNING' and tags.study = '{study}'"
-        left = self._client.search_runs([experiment], running)
-        for run in left:
-            self.finish(run.info.run_id, "KILLED")
-        return len(left)
+    def settle(self, run_id: str, record: str) -> None:
+        """Put the other runs that show the same record among the deleted ones."""
+        if run_id:
+            with _calling():
+                experiment = self._client.get_run(run_id).info.experiment_id
+            for other in self.showing(experiment, record):
+                if other != run_id:
+                    self.drop(other)
+
+    def drop(self, run_id: str) -> None:
+        """Put a run among the deleted ones."""
+        with _calling():
+            self._client.delete_run(run_id)
 
     def summary(
         self,
@@ -185,15 +241,11 @@ class Tracker:
         tables: Mapping[str, Rows],
     ) -> None:
         """Write the study's one `summary` run anew; `tables` are what MLflow shows as tables."""
-        found = self._client.search_runs([experiment], f"tags.arm = '{SUMMARY}'", max_results=1)
-        if found:
-            run_id = found[0].info.run_id
-        else:
-            run_id = self.start(experiment, SUMMARY, {}, {"study": study, "arm": SUMMARY}, [])
+        tags = {"study": study, "arm": SUMMARY}
+        run_id = self.start(experiment, f"{study}-{SUMMARY}", SUMMARY, {}, tags, [])
         # as `mlflow.log_table` writes them, but anew each time: that one appends
         named = [{"path": f"{name}.json", "type": "table"} for name in tables]
-        tags = {"mlflow.note.content": note, "mlflow.loggedArtifacts": json.dumps(named)}
-        self.tag(run_id, **tags)
+        self.tag(run_id, {"mlflow.note.content": note, "mlflow.loggedArtifacts": json.dumps(named)})
         written = {
             f"{name}.json": json.dumps(
                 {"columns": list(rows[0]), "data": [[*r.values()] for r in rows]}
@@ -202,6 +254,27 @@ class Tracker:
         }
         self.texts(run_id, {**texts, **written})
         self.finish(run_id, "FINISHED")
+
+
+@contextmanager
+def _calling() -> Iterator[None]:
+    """What a call to MLflow can end in, as one of three errors without an address in it."""
+    try:
+        yield
+    except MlflowException as error:
+        line = f"MLflow: {_line(error)}"
+        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+            raise GoneError(line) from error
+        if error.error_code in REFUSED:
+            raise RejectedError(line) from error
+        raise AwayError(line) from error
+    except OSError as error:  # a connection, and the file of a local store
+        raise AwayError(f"MLflow: {_line(error)}") from error
+
+
+def _line(error: Exception) -> str:
+    """First line of an error, without the names and passwords of addresses."""
+    return re.sub(r"://[^@/\s]*@", "://…@", (str(error).splitlines() or [repr(error)])[0])
 
 
 def _set_up(root: Path) -> None:
@@ -214,24 +287,6 @@ def _set_up(root: Path) -> None:
     for item in client.search_experiments(view_type=ViewType.ALL):
         client.delete_experiment(item.experiment_id)  # its empty `Default`, first in every list
     part.replace(root / STORE)
-
-
-class Curve:
-    """The points of one run, each of them once, however often it is told of them."""
-
-    def __init__(
-        self, tracker: Tracker, run_id: str, known: Set[tuple[str, int]] = frozenset()
-    ) -> None:
-        """`known` holds key and tokens of the points that the run has already."""
-        self.run_id = run_id
-        self._tracker, self._known = tracker, set(known)
-
-    def log(self, tokens: int, metrics: Mapping[str, float]) -> None:
-        """Log those of the points that are new."""
-        new = {key: value for key, value in metrics.items() if (key, tokens) not in self._known}
-        if new:
-            self._tracker.log(self.run_id, tokens, new)
-            self._known |= {(key, tokens) for key in new}
 
 
 def _input(item: Data) -> DatasetInput:

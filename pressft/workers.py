@@ -8,7 +8,7 @@ import os
 import subprocess
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import IO
 
@@ -17,8 +17,8 @@ import torch
 from pressft.console import Reporter
 from pressft.errors import PressftError
 from pressft.leases import worker_name
+from pressft.planning import Row
 from pressft.signals import Stopped, Stopping
-from pressft.study import Ledger
 
 POLL_S = 0.2
 MAX_RESTARTS = 5  # of one worker in a row without a trial finished between
@@ -49,7 +49,9 @@ class Crew:
         self._command, self._where, self._report = list(command), dict(where), report
         self._workers = [_Worker(number) for number in range(1, n + 1)]
 
-    def drain(self, ledger: Ledger, stopping: Stopping) -> None:
+    def drain(
+        self, start_id: str, recover: Callable[[str, str], Sequence[Row]], stopping: Stopping
+    ) -> None:
         """Work until every worker has found nothing left to take.
 
         Raises:
@@ -60,7 +62,7 @@ class Crew:
             with stopping.patience():
                 while not stopping.signum and not all(w.done for w in self._workers):
                     for worker in self._workers:
-                        self._look_after(worker, ledger)
+                        self._look_after(worker, start_id, recover)
                     time.sleep(POLL_S)
         except Stopped:
             self._report.say("stopping: the workers save the step at hand")
@@ -69,16 +71,18 @@ class Crew:
             self._stop()
             for worker in self._workers:
                 if worker.process:
-                    ledger.recover(worker_name(worker.process.pid))
+                    recover(worker_name(worker.process.pid), "its process was stopped")
         if all(worker.restarts > MAX_RESTARTS for worker in self._workers):
             raise PressftError(f"every worker died; the last words: {self._workers[-1].last_line}")
 
-    def _look_after(self, worker: _Worker, ledger: Ledger) -> None:
+    def _look_after(
+        self, worker: _Worker, start_id: str, recover: Callable[[str, str], Sequence[Row]]
+    ) -> None:
         """Start, start again or let rest."""
         if worker.done or time.monotonic() < worker.not_before:
             return
         if worker.process is None:
-            self._start(worker, ledger.start_id)
+            self._start(worker, start_id)
             return
         code = worker.process.poll()
         if code is None:
@@ -88,9 +92,9 @@ class Crew:
         if code == 0:
             worker.done = True
             return
-        left = ledger.recover(worker_name(worker.process.pid))
-        trials = ", ".join(f"trial {row.number} goes back to the queue" for row in left)
         reason = f"signal {-code}" if code < 0 else f"code {code}: {worker.last_line}"
+        left = recover(worker_name(worker.process.pid), f"its worker died: {reason}")
+        trials = ", ".join(f"trial {row.number} goes back to the queue" for row in left)
         self._report.say(f"worker {worker.number} died ({reason}); {trials or 'it held no trial'}")
         worker.process = None
         worker.restarts += 1

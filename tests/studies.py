@@ -75,5 +75,5 @@ def fill(study: Study, stores: Stores, *, leave: int = 0) -> None:
         adapter = store.folder(cell) / "adapter"
         adapter.mkdir()
         (adapter / "adapter_model.safetensors").write_bytes(b"weights")
-        ledger.note(ticket, cell=cell, mlflow_run="r", untrained=key)
+        ledger.note(ticket, cell=cell, untrained=key)
         ledger.complete(ticket, loss)

@@ -68,7 +68,7 @@ def test_every_disagreement_is_named_and_mended(stores: Stores, client: MlflowCl
     trial.set_user_attr("alive", 0.0)
     tracker = Tracker(stores.root)
     tags = {"study": "made", "arm": "none", "trial": 99}
-    orphan = tracker.start(tracker.experiment("made", ""), "orphan", {}, tags, [])
+    orphan = tracker.start(tracker.experiment("made", ""), "record", "orphan", {}, tags, [])
     words = [fault.what for fault in doctor.examine(stores)]
     expected = [
         "trial 2 (last) is complete, but its checkpoints take room",

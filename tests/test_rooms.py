@@ -7,10 +7,10 @@ import pytest
 
 FLOORS = [
     {"errors"},
-    {"scores", "spec", "assets", "charts", "signals", "checkpoints", "leases"},
+    {"scores", "spec", "assets", "charts", "signals", "checkpoints", "leases", "outbox"},
     {"design", "corpus", "tiny", "results", "intervals", "cuts", "material"},
-    {"duplicates", "newsroom", "surgery", "blocks", "models", "tracking"},
-    {"invented", "wikipedia", "adapters", "scoring", "study", "arms", "ui"},
+    {"duplicates", "newsroom", "surgery", "blocks", "models", "tracking"} | {"storage", "planning"},
+    {"invented", "wikipedia", "adapters", "scoring", "study", "arms", "sender", "ui"},
     {"training", "runs", "console", "corpora", "status", "scan", "tables", "costs", "reading"},
     {"trial", "survey", "export", "show"},
     {"compare", "report"},
@@ -21,7 +21,7 @@ FLOORS = [
     {"__main__"},
 ]
 DOORS = {
-    "optuna": {"study"},
+    "optuna": {"study", "storage", "planning"},
     "mlflow": {"tracking"},
     "peft": {"adapters", "training"},
     "bitsandbytes": {"models"},

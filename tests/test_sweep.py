@@ -110,7 +110,7 @@ def test_law_9_optuna_and_mlflow_say_the_same(client: MlflowClient, root: Path) 
     assert len(by_trial) == len(study.trials) == 4
     for trial in study.trials:
         run = by_trial[trial.number]
-        assert trial.user_attrs["mlflow_run"] == run.info.run_id
+        assert trial.user_attrs["record"] == run.data.tags["record"]
         assert trial.user_attrs["cell"] == run.data.tags["cell"]
         assert trial.value == pytest.approx(run.data.metrics["eval/loss"])
 
@@ -192,7 +192,7 @@ def test_a_failing_trial_does_not_end_the_study(
 
 def test_a_second_process_on_one_study_is_refused(root: Path, outcome: Outcome) -> None:
     assert outcome.trained
-    with sweep._lock(root, "study"), pytest.raises(RefusedError, match="another process"):
+    with sweep._lock(Stores(root), "study"), pytest.raises(RefusedError, match="another process"):
         sweep.run(STUDY, Listener(), Stores(root))
 
 

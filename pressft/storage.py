@@ -1,0 +1,244 @@
+"""Optuna's storage, as a study uses it: opened with clear words, patient with a database that is
+away, locked for what only one process may do at a time."""
+
+import hashlib
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+import filelock
+import optuna
+import sqlalchemy
+import tenacity
+from optuna.samplers import RandomSampler
+from sqlalchemy.exc import InterfaceError, OperationalError, PendingRollbackError
+
+from pressft.errors import MissingError, UsageError
+
+optuna.logging.set_verbosity(optuna.logging.ERROR)
+
+PATIENCE_S = 900.0  # with a database that was there and is away
+HURRY_S = 10.0  # the same, when a signal asked us to stop
+
+
+def is_away(error: BaseException) -> bool:
+    """Whether a database that was there does not answer now, or is busy with others."""
+    at: BaseException | None = error
+    while at is not None and not isinstance(
+        at, OperationalError | InterfaceError | PendingRollbackError
+    ):
+        at = at.__cause__
+    if at is None:
+        return False
+    words = str(at).lower()
+    return "sqlite" not in words or "locked" in words
+
+
+def patiently(what: Callable[[], Any], patience_s: Callable[[], float]) -> Any:  # noqa: ANN401
+    """Call until the database answers, with growing pauses, for so many seconds at most."""
+    began = time.monotonic()
+    return tenacity.Retrying(
+        retry=tenacity.retry_if_exception(is_away),
+        stop=lambda _: time.monotonic() - began > patience_s(),
+        wait=tenacity.wait_random_exponential(0.1, 5.0),
+        reraise=True,
+    )(what)
+
+
+def _patient(name: str) -> Callable[..., Any]:
+    """A call of Optuna's storage that waits for the database."""
+    call = getattr(optuna.storages.RDBStorage, name)
+
+    @wraps(call)
+    def again(self: "Patient", *args: Any, **options: Any) -> Any:  # noqa: ANN401
+        return patiently(lambda: self.attempt(call, args, options), lambda: self.patience_s)
+
+    return again
+
+
+class Patient(optuna.storages.RDBStorage):
+    """Optuna's own storage, whose calls outlive a restart of the database.
+
+    A call that was carried out, but whose answer was lost, is carried out again: whoever calls has
+    to stand a trial made twice, or closed already.
+    """
+
+    patience_s = PATIENCE_S
+    trouble = 0.0  # when a call last failed, in seconds since 1970
+
+    def attempt(
+        self, call: Callable[..., Any], args: tuple[Any, ...], options: dict[str, Any]
+    ) -> Any:  # noqa: ANN401
+        """One try; remembers trouble."""
+        try:
+            return call(self, *args, **options)
+        except Exception as error:
+            if is_away(error):
+                self.trouble = time.time()
+            raise
+
+    def up_since(self) -> float:
+        """When the database was last started, in seconds since 1970, as far as it tells; and not
+        before this process last had trouble with it."""
+        if self.engine.dialect.name != "postgresql":
+            return self.trouble
+
+        def ask() -> float:
+            with self.engine.connect() as connection:
+                query = "SELECT extract(epoch FROM pg_postmaster_start_time())"
+                return float(connection.execute(sqlalchemy.text(query)).scalar_one())
+
+        return max(self.trouble, float(patiently(ask, lambda: self.patience_s)))
+
+    def widen(self, study_id: int, name: str, distribution: str) -> None:
+        """Let a parameter's finished trials have more choices: those they had, and behind them new
+        ones. Optuna itself knows no other way for choices to grow."""
+        from optuna.storages._rdb import models
+
+        with self.engine.begin() as connection:
+            trials = sqlalchemy.select(models.TrialModel.trial_id).where(
+                models.TrialModel.study_id == study_id
+            )
+            connection.execute(
+                sqlalchemy.update(models.TrialParamModel)
+                .where(
+                    models.TrialParamModel.param_name == name,
+                    models.TrialParamModel.trial_id.in_(trials),
+                )
+                .values(distribution_json=distribution)
+            )
+
+
+for _name in (
+    *("create_new_study", "set_study_user_attr", "get_study_id_from_name", "get_study_user_attrs"),
+    *("get_study_system_attrs", "get_study_directions", "get_study_name_from_id"),
+    *("get_all_studies", "_create_new_trial", "_get_trials", "get_trial", "set_trial_user_attr"),
+    *("set_trial_intermediate_value", "set_trial_state_values", "get_trial_user_attrs"),
+):
+    setattr(Patient, _name, _patient(_name))
+
+
+def address(storage: str) -> sqlalchemy.URL:
+    """A storage's address; `postgresql://` means psycopg 3, which is what is installed with us."""
+    url = sqlalchemy.make_url(storage)
+    return url.set(drivername="postgresql+psycopg") if url.drivername == "postgresql" else url
+
+
+def backend(storage: str) -> Patient:
+    """The storage at an address.
+
+    Raises:
+        MissingError: it cannot be opened.
+    """
+    with opening():
+        url = address(storage).render_as_string(hide_password=False)
+        return Patient(url, engine_kwargs={"pool_pre_ping": True})
+
+
+def connect(storage: Patient, name: str, *, create: bool) -> optuna.Study:
+    """A study in a storage.
+
+    Raises:
+        UsageError: there is none, and none is to be made; the message names those there are.
+        MissingError: the storage cannot be read.
+    """
+    with opening():
+        if create:
+            return optuna.create_study(
+                storage=storage,
+                study_name=name,
+                sampler=RandomSampler(),  # unused: every trial is made with its parameters
+                load_if_exists=True,
+            )
+        known = optuna.get_all_study_names(storage)
+        if name not in known:
+            there = ", ".join(sorted(known)) or "none; run `pressft sweep experiments/smoke.py`"
+            raise UsageError(f"no study {name!r}: the storage holds {there}")
+        return optuna.load_study(study_name=name, storage=storage)
+
+
+@contextmanager
+def opening() -> Iterator[None]:
+    """What can go wrong with a storage, in one line without its address."""
+    try:
+        yield
+    except (ImportError, OSError, ValueError) as error:
+        raise MissingError(f"study storage: {str(error).splitlines()[0]}") from error
+    except Exception as error:
+        if type(error).__module__.startswith(("sqlalchemy", "optuna")):
+            raise MissingError(f"study storage cannot be used: {first_line(error)}") from error
+        raise
+
+
+def first_line(error: Exception) -> str:
+    """First line of an error, without the SQL and the address that follow."""
+    at = error.__cause__ if isinstance(error, optuna.exceptions.StorageInternalError) else error
+    return str(getattr(at, "orig", None) or at).strip().splitlines()[0]
+
+
+class Lock(AbstractContextManager["Lock"]):
+    """What only one process at a time holds."""
+
+    def holds(self) -> bool:
+        """Whether we still hold it: a database that was restarted has given it away."""
+        return True
+
+
+class _FileLock(Lock):
+    """A file beside SQLite."""
+
+    def __init__(self, path: Path) -> None:
+        self._lock = filelock.FileLock(path)
+
+    def __enter__(self) -> Lock:
+        self._lock.acquire()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+
+class _AdvisoryLock(Lock):
+    """A lock of PostgreSQL, which gives it up by itself when its holder is gone."""
+
+    def __init__(self, url: sqlalchemy.URL, name: str) -> None:
+        self._engine = sqlalchemy.create_engine(url, poolclass=sqlalchemy.NullPool)
+        self._key = int.from_bytes(hashlib.sha256(name.encode()).digest()[:7])
+
+    def __enter__(self) -> Lock:
+        patiently(self._acquire, lambda: PATIENCE_S)
+        return self
+
+    def _acquire(self) -> None:
+        self._connection = self._engine.connect()
+        lock = sqlalchemy.text("SELECT pg_advisory_lock(:key)")
+        self._connection.execute(lock, {"key": self._key})
+
+    def holds(self) -> bool:
+        try:
+            self._connection.execute(sqlalchemy.text("SELECT 1"))
+        except sqlalchemy.exc.SQLAlchemyError:
+            return False
+        return True
+
+    def __exit__(self, *_: object) -> None:
+        with suppress(sqlalchemy.exc.SQLAlchemyError):
+            self._connection.close()
+
+
+class _NoLock(nullcontext["Lock"], Lock):
+    """Of a database that only this process has."""
+
+
+def planning_lock(storage: str, study: str) -> Lock:
+    """The lock of all processes that work on a study: a file beside SQLite, an advisory lock of
+    PostgreSQL."""
+    url = address(storage)
+    if url.get_backend_name() == "sqlite" and url.database:
+        return _FileLock(Path(url.database).with_name(f".{study}.plan.lock"))
+    if url.get_backend_name() == "postgresql":
+        return _AdvisoryLock(url, study)
+    return _NoLock()
