@@ -135,7 +135,9 @@ def backend(storage: str) -> Patient:
     """
     with opening():
         url = address(storage).render_as_string(hide_password=False)
-        return Patient(url, engine_kwargs={"pool_pre_ping": True})
+        # several processes that set up one new database at once break each other's tables
+        with lock(storage, "set-up", patience_s=0.0):
+            return Patient(url, engine_kwargs={"pool_pre_ping": True})
 
 
 def connect(storage: Patient, name: str, *, create: bool) -> optuna.Study:
@@ -204,12 +206,13 @@ class _FileLock(Lock):
 class _AdvisoryLock(Lock):
     """A lock of PostgreSQL, which gives it up by itself when its holder is gone."""
 
-    def __init__(self, url: sqlalchemy.URL, name: str) -> None:
+    def __init__(self, url: sqlalchemy.URL, name: str, patience_s: float) -> None:
+        self._patience_s = patience_s
         self._engine = sqlalchemy.create_engine(url, poolclass=sqlalchemy.NullPool)
         self._key = int.from_bytes(hashlib.sha256(name.encode()).digest()[:7])
 
     def __enter__(self) -> Lock:
-        patiently(self._acquire, lambda: PATIENCE_S)
+        patiently(self._acquire, lambda: self._patience_s)
         return self
 
     def _acquire(self) -> None:
@@ -233,12 +236,12 @@ class _NoLock(nullcontext["Lock"], Lock):
     """Of a database that only this process has."""
 
 
-def planning_lock(storage: str, study: str) -> Lock:
-    """The lock of all processes that work on a study: a file beside SQLite, an advisory lock of
-    PostgreSQL."""
+def lock(storage: str, name: str, patience_s: float = PATIENCE_S) -> Lock:
+    """A lock of all processes that use a storage: a file beside SQLite, an advisory lock of
+    PostgreSQL, for which a database that does not answer is waited for so many seconds."""
     url = address(storage)
     if url.get_backend_name() == "sqlite" and url.database:
-        return _FileLock(Path(url.database).with_name(f".{study}.plan.lock"))
+        return _FileLock(Path(url.database).with_name(f".{name}.plan.lock"))
     if url.get_backend_name() == "postgresql":
-        return _AdvisoryLock(url, study)
+        return _AdvisoryLock(url, name, patience_s)
     return _NoLock()

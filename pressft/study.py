@@ -64,8 +64,8 @@ class Ledger:
         self._start_id = start_id or uuid.uuid4().hex
         self._storage = storage.backend(address)
         self._study = storage.connect(self._storage, study.name, create=True)
-        self._lock = storage.planning_lock(address, study.name)
-        self.ending = storage.planning_lock(address, f"{study.name}.end")
+        self._lock = storage.lock(address, study.name)
+        self.ending = storage.lock(address, f"{study.name}.end")
         self._planner = Planner(study)
         self._pruner = planning.pruner(study)
         self._heart: threading.Thread | None = None

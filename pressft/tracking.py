@@ -22,7 +22,8 @@ CLOSED = {
 }
 # a request repeated unseen could make a run twice: whoever calls repeats, and looks first
 ONCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
-os.environ.update(CLOSED | ONCE)  # before mlflow is imported
+QUIET = {"MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true"}  # stdout holds results alone
+os.environ.update(CLOSED | ONCE | QUIET)  # before mlflow is imported
 
 import filelock
 from mlflow import MlflowClient
