@@ -193,6 +193,8 @@ class _FileLock(Lock):
     """A file beside SQLite."""
 
     def __init__(self, path: Path) -> None:
+        if not path.parent.is_dir():  # the lock would make it, at a mistyped place
+            raise FileNotFoundError(f"no folder {path.parent}")
         self._lock = filelock.FileLock(path)
 
     def __enter__(self) -> Lock:
