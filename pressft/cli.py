@@ -5,6 +5,7 @@ import inspect
 import json
 import os
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,6 +16,7 @@ from pressft.errors import MissingError, PressftError, UsageError
 from pressft.spec import ScanSpec, TrialSpec
 
 if TYPE_CHECKING:
+    from pressft.design import Study
     from pressft.sweep import Outcome
 
 ROOT = Path("mlruns")
@@ -70,24 +72,40 @@ def corpus(
     show.corpus(summary, as_json=as_json)
 
 
+As = Annotated[
+    str, typer.Option("--as", help="Another name for the study; known cells are taken over.")
+]
+
+
 @app.command()
 def sweep(
     file: Annotated[Path, typer.Argument(help="Experiment file that holds a STUDY.")],
-    dry_run: Annotated[bool, typer.Option(help="Print the trials asked for, run none.")] = False,
-    workers: Annotated[int, typer.Option(help="Processes that train at the same time.")] = 1,
+    dry_run: Annotated[
+        bool, typer.Option(help="Print the trials asked for, time and memory; run none.")
+    ] = False,
+    workers: Annotated[int, typer.Option(min=1, help="Processes that train at once.")] = 1,
+    budget_hours: Annotated[
+        float | None, typer.Option(min=0.0, help="Take no new trial after so many hours.")
+    ] = None,
+    name: As = "",
     storage: Storage = None,
     tracking_uri: Uri = None,
     as_json: Json = False,
 ) -> None:
     """Run a study, or go on with it where it was left; print its table."""
-    from pressft import console, corpora, design, show
+    from pressft import console, corpora, show
     from pressft.status import Stores
 
-    study = design.load(file)
-    if dry_run:
-        show.plan(study, as_json=as_json)
-        return
+    until = time.time() + 3600 * budget_hours if budget_hours is not None else float("inf")
+    study, stores = _study(file, name), Stores(ROOT, storage, tracking_uri)
     corpora.find(study.base.corpus)  # found missing before seconds of imports
+    if dry_run:
+        with console.reporter() as report:
+            from pressft import forecast as ahead
+
+            found = ahead.forecast(study, stores, report.setup)
+        show.forecast(found, as_json=as_json)
+        return
     with console.reporter() as report:
         from pressft import sweep as room
 
@@ -96,9 +114,10 @@ def sweep(
             from pressft.workers import Crew
 
             command = [sys.executable, "-m", "pressft", "work", str(file)]
+            command += ["--as", study.name, "--until", str(until)]
             where = {"PRESSFT_STORAGE": storage, "PRESSFT_TRACKING_URI": tracking_uri}
             crew = Crew(command, {k: v for k, v in where.items() if v}, workers, report)
-        outcome = room.run(study, report, Stores(ROOT, storage, tracking_uri), crew=crew)
+        outcome = room.run(study, report, stores, crew=crew, until=until)
     _print_outcome(outcome, study.name, as_json=as_json)
 
 
@@ -106,17 +125,28 @@ def sweep(
 def work(
     file: Path,
     start_id: Annotated[str, typer.Option()],
+    name: As = "",
+    until: Annotated[float, typer.Option()] = float("inf"),
     storage: Storage = None,
     tracking_uri: Uri = None,
 ) -> None:
     """Take trials of a study that `sweep --workers` watches over."""
-    from pressft import console, design
+    from pressft import console
     from pressft.status import Stores
 
     with console.reporter() as report:
         from pressft import sweep as room
 
-        room.work(design.load(file), report, Stores(ROOT, storage, tracking_uri), start_id)
+        stores = Stores(ROOT, storage, tracking_uri)
+        room.work(_study(file, name), report, stores, start_id, until)
+
+
+def _study(file: Path, name: str) -> "Study":
+    """The study of a file, under another name where one is given."""
+    from pressft import design
+
+    study = design.load(file)
+    return dataclasses.replace(study, name=name) if name else study
 
 
 @app.command()
@@ -253,13 +283,14 @@ def doctor(
         bool, typer.Option("--rebuild-mlflow", help="Make the local MLflow view anew.")
     ] = False,
     storage: Storage = None,
+    tracking_uri: Uri = None,
     as_json: Json = False,
 ) -> None:
     """Say where Optuna, MLflow and the files disagree, and mend it."""
     from pressft import doctor as room
     from pressft.status import Stores
 
-    stores = Stores(ROOT, storage)
+    stores = Stores(ROOT, storage, tracking_uri)
     if not storage and not (ROOT / "optuna.db").is_file():
         raise UsageError(f"nothing has been run in {ROOT} yet: there is nothing to examine")
     if fix or rebuild_mlflow:
@@ -331,5 +362,7 @@ def _print_outcome(outcome: "Outcome", name: str, *, as_json: bool) -> None:
 
     show.finding(outcome.finding, as_json=as_json)
     typer.echo(f"{name}: {outcome}. Compare the runs with: pressft ui", err=True)
+    if outcome.timed_out:
+        typer.echo("the hours are over; the same command goes on from here", err=True)
     if outcome.failed:
         raise typer.Exit(1)

@@ -7,6 +7,7 @@ one layer of thirty is three percent, less than a machine drifts in an hour.
 import json
 import os
 import platform
+import resource
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -60,6 +61,13 @@ def measure(base: Base, arms: Mapping[str, Sequence[Part]], progress: Progress) 
         arm: Cost(machine(), NEW_TOKENS / min(seconds[arm]), sum(memory[arm]), _size(base, parts))
         for arm, parts in arms.items()
     }
+
+
+def peak_so_far() -> int:
+    """Bytes of memory that this process, or the CUDA device, has needed at the most."""
+    if torch.cuda.is_available():
+        return int(torch.cuda.max_memory_allocated())
+    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 @torch.inference_mode()

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
-from pressft import outbox, projection, runs, status, study
+from pressft import outbox, projection, runs, status, storage, study, tracking
 from pressft.outbox import Record
 from pressft.planning import Row
 from pressft.results import Store
@@ -38,6 +38,10 @@ def examine(stores: Stores) -> Iterator[Fault]:
     Raises:
         MissingError: a store cannot be opened, MLflow does not answer.
     """
+    if old := list(_tables(stores)):
+        yield from old
+        if any(True for _ in _tables(stores)):
+            return  # nothing else can be read
     shower = _Shower(stores)
     yield from _outbox(stores, shower)
     for name in study.names(stores.storage):
@@ -123,6 +127,16 @@ class _Shower:
 def _experiment(name: str) -> str:
     """Single runs share an experiment."""
     return "runs" if name.startswith("run-") else name
+
+
+def _tables(stores: Stores) -> Iterator[Fault]:
+    """Databases of an older Optuna or MLflow."""
+    for name, mend in (
+        ("Optuna", storage.outdated(stores.storage)),
+        ("MLflow", tracking.outdated(stores.root)),
+    ):
+        if mend:
+            yield Fault("storage", f"the tables are those of an older {name}", mend)
 
 
 def _trials(name: str, stores: Stores) -> Iterator[Fault]:

@@ -1,8 +1,9 @@
 """Results for people at a terminal, or as JSON: tables of arms, scans, plans and corpora."""
 
+import dataclasses
 import json
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 from rich.box import SIMPLE_HEAD
@@ -12,7 +13,9 @@ from rich.table import Table
 from pressft import tables
 from pressft.arms import Finding
 from pressft.cuts import Scan
-from pressft.design import Study
+
+if TYPE_CHECKING:
+    from pressft.forecast import Forecast
 
 
 def finding(found: Finding, *, as_json: bool) -> None:
@@ -68,24 +71,34 @@ def scan(found: Scan, *, as_json: bool) -> None:
     typer.echo(f"* the cheapest; rank correlation with the perplexity: {ranks}")
 
 
-def plan(study: Study, *, as_json: bool) -> None:
-    """Print the trials that a study asks for."""
-    if study.design == "grid":
-        asked = [
-            {**params, "tokens": study.spec(**params | {"remove": "none"}).trained_tokens}
-            for params in study.grid()
-        ]
-    else:
-        asked = [
-            {"remove": arm, "trials": study.trials, "tokens": study.base.trained_tokens}
-            for arm in study.arms()
-        ]
+def forecast(found: "Forecast", *, as_json: bool) -> None:
+    """Print what a sweep would do: its cells, and what each arm takes."""
     if as_json:
-        typer.echo(json.dumps(asked, indent=2))
+        typer.echo(json.dumps(dataclasses.asdict(found) | {"seconds": found.seconds}, indent=2))
         return
-    for line in asked:
-        typer.echo("  ".join(f"{name}={value}" for name, value in line.items()))
-    typer.echo(f"{study.name}: {study.n_trials} trials ({study.design})")
+    for cell in found.cells:
+        words = [f"{name}={value}" for name, value in cell.params.items()]
+        typer.echo("  ".join([*words, f"tokens={cell.tokens}", "known" if cell.known else ""]))
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for name in ("arm", "removed", "trials", "known", "tokens", "time"):
+        table.add_column(name, justify="left" if name == "arm" else "right", no_wrap=True)
+    for arm in found.arms:
+        counts = (f"{n:,}" for n in (arm.trials, arm.known, arm.tokens))
+        table.add_row(arm.arm, ",".join(arm.removed) or "-", *counts, _duration(arm.seconds))
+    Console().print(table)
+    n = sum(arm.trials for arm in found.arms)
+    typer.echo(
+        f"{found.study}: {n} trials, {sum(arm.known for arm in found.arms)} known; the rest takes "
+        f"about {_duration(found.seconds)} in one process of "
+        f"{found.peak_bytes / 2**30:.1f} GiB at most"
+    )
+
+
+def _duration(seconds: float) -> str:
+    """For people: 40 s, 12 min, 3.5 h."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
 def corpus(summary: dict[str, Any], *, as_json: bool) -> None:

@@ -140,6 +140,19 @@ def backend(storage: str) -> Patient:
             return Patient(url, engine_kwargs={"pool_pre_ping": True})
 
 
+def outdated(storage: str) -> Callable[[], None] | None:
+    """What brings the tables of a storage to the installed Optuna's form; None where they have it.
+
+    Raises:
+        MissingError: it cannot be opened.
+    """
+    with opening():
+        url = address(storage).render_as_string(hide_password=False)
+        found = optuna.storages.RDBStorage(url, skip_compatibility_check=True)
+        current = found.get_current_version() == found.get_head_version()
+    return None if current else found.upgrade
+
+
 def connect(storage: Patient, name: str, *, create: bool) -> optuna.Study:
     """A study in a storage.
 
@@ -167,7 +180,7 @@ def opening() -> Iterator[None]:
     """What can go wrong with a storage, in one line without its address."""
     try:
         yield
-    except (ImportError, OSError, ValueError) as error:
+    except (ImportError, OSError, RuntimeError, ValueError) as error:  # Runtime: old tables
         raise MissingError(f"study storage: {str(error).splitlines()[0]}") from error
     except Exception as error:
         if type(error).__module__.startswith(("sqlalchemy", "optuna")):

@@ -12,15 +12,14 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol
 
 import filelock
 
 from pressft import (
-    adapters,
     arms,
     compare,
+    disk,
     material,
     models,
     projection,
@@ -30,26 +29,22 @@ from pressft import (
     tables,
 )
 from pressft import trial as trials
-from pressft.arms import Done, Finding
+from pressft.arms import Finding
 from pressft.console import Reporter
-from pressft.design import Choices, Range, Study
+from pressft.design import Study
+from pressft.display import Display
 from pressft.errors import MissingError, PressftError, RefusedError
 from pressft.outbox import Record
 from pressft.planning import Row
 from pressft.results import Store, TrialResult, Untrained
-from pressft.scores import recovery, total
-from pressft.sender import PATIENCE_S, Sender
 from pressft.signals import Stopped, Stopping
 from pressft.spec import ScanSpec, TrialSpec, resolve
 from pressft.status import Stores
 from pressft.study import Ledger, Ticket
-from pressft.tracking import AwayError, GoneError, RejectedError, Tracker
 from pressft.training import DivergedError
 from pressft.trial import Bench
 
 WAIT_S = 0.5  # between two looks whether others have left something to do
-ROOM = 64 * 2**20  # bytes of disk that a study takes beside its adapters and their checkpoints
-CHECKPOINTS = 9  # two kept and one being written, each an adapter and two moments of it
 
 
 class Pruned(Exception):
@@ -97,7 +92,7 @@ def run(
     study: Study,
     report: Reporter,
     stores: Stores,
-    experiment: str | None = None,
+    experiment: str = "",
     crew: Crew | None = None,
     until: float = float("inf"),
 ) -> Outcome:
@@ -127,14 +122,14 @@ def work(
         As `run`.
     """
     with Stopping() as stopping:
-        sweep = _open(study, report, stores, None, start_id)
-        with sweep.sender:
+        sweep = _open(study, report, stores, "", start_id)
+        with sweep.display as display:
             sweep.work(stopping, until)
-            sweep.sender.flush(sweep.records, PATIENCE_S / 3)
+            display.flush()
 
 
 def _open(
-    study: Study, report: Reporter, stores: Stores, experiment: str | None, start_id: str = ""
+    study: Study, report: Reporter, stores: Stores, experiment: str, start_id: str = ""
 ) -> "_Sweep":
     """Model, text and stores of a study; a mistake is named before anything is started."""
     study = dataclasses.replace(
@@ -144,13 +139,13 @@ def _open(
     study = _scanned(study, bench, report, stores)
     for arm in study.arms():
         resolve(arm, bench.base.n_layers)
-    _check_room(study, bench, stores.root)
+    disk.check(study, bench.base.model, stores.root)
     report.setup("opening the stores", 0, 1)
     identity = {"weights": bench.base.identity, "corpus": bench.fingerprint}
     ledger = Ledger(study, stores.storage, identity, start_id)
-    tracker = Tracker(stores.root, stores.tracking_uri)
+    display = Display(ledger, stores, report, experiment)
     report.setup("opening the stores", 1, 1)
-    return _Sweep(bench, ledger, tracker, report, stores, experiment)
+    return _Sweep(bench, ledger, display, report, stores)
 
 
 def run_one(spec: TrialSpec, report: Reporter, stores: Stores) -> Outcome:
@@ -167,22 +162,11 @@ class _Sweep:
     """The parts of one running sweep."""
 
     def __init__(
-        self,
-        bench: Bench,
-        ledger: Ledger,
-        tracker: Tracker,
-        report: Reporter,
-        stores: Stores,
-        experiment: str | None,
+        self, bench: Bench, ledger: Ledger, display: Display, report: Reporter, stores: Stores
     ) -> None:
         self.study, self.bench, self.ledger = ledger.design, bench, ledger
-        self.tracker, self.report, self.stores = tracker, report, stores
-        self.shared = experiment is not None
-        self.experiment = {"name": experiment or self.study.name, "question": self.study.question}
+        self.display, self.report, self.stores = display, report, stores
         self.untrained: dict[str, Untrained] = {}
-        self.records: set[str] = set()  # that we wrote to
-        self.shown = 0  # trials that the summary knows
-        self.sender = Sender(tracker, stores.outbox, report.say, self.summarize)
 
     def run(self, stopping: Stopping, crew: Crew | None, until: float) -> Outcome:
         """All that is open, one trial after the other or by the crew."""
@@ -197,7 +181,7 @@ class _Sweep:
             + bench.cost(self.study.base) * self.ledger.n_open(),
         )
         before = {row.number for row in self.ledger.rows() if row.state not in {"running"}}
-        with self.sender:
+        with self.display:
             for arm in names:
                 spec = self.study.spec(remove=arm)
                 self.untrained[arm] = trials.untrained(bench, spec, self.report.advance)
@@ -225,9 +209,7 @@ class _Sweep:
         left = self.ledger.recover(worker, reason)
         for row in left:
             if name := row.attrs.get("record"):
-                record = Record(self.stores.outbox, str(name))
-                record.amend(self.experiment, "KILLED", fault=reason)
-                self.records.add(record.name)
+                self.display.killed(str(name), reason)
         return left
 
     def work(self, stopping: Stopping, until: float) -> None:
@@ -276,7 +258,7 @@ class _Sweep:
         except DivergedError as error:
             self.close(ticket, record, str(error), "FAILED", again=False)
         except Exception as error:
-            if full := _no_room(self.stores.root):
+            if full := disk.trouble(self.stores.root):
                 with suppress(Exception):  # the storage may be on the same disk
                     self.close(ticket, record, full, "KILLED", again=True)
                 raise MissingError(f"{full}; the same command goes on from here") from error
@@ -297,7 +279,6 @@ class _Sweep:
                 break
         key = trials.untrained_key(self.bench, spec)
         self.ledger.note(ticket, cell=cell, record=name, untrained=key)
-        self.records.add(name)
         tags = {
             "study": self.study.name,
             "arm": spec.remove,
@@ -306,10 +287,10 @@ class _Sweep:
             "corpus": corpus.fingerprint,
             "git_commit": runs.commit(),
         }
-        record = Record(self.stores.outbox, name)
+        record = self.display.record(name)
         params = runs.params(spec, self.untrained[spec.remove])
         data = runs.datasets(corpus, spec)
-        record.begin(self.experiment, runs.name(spec), params, tags, data)
+        record.begin(self.display.experiment, runs.name(spec), params, tags, data)
         return record
 
     def keep(self, ticket: Ticket, record: Record, result: TrialResult, *, reused: bool) -> None:
@@ -358,44 +339,14 @@ class _Sweep:
             done = status.by_arm(self.ledger.rows(), self.bench.store)
             chosen = {arm: best for arm in done if (best := arms.choose(done[arm]))}
             if whole := chosen.get(arms.WHOLE):
-                self.recoveries({arm: done[arm] for arm in done if arm != arms.WHOLE}, whole)
+                self.display.recoveries(self.untrained, done, whole)
             specs = [self.study.spec(remove=arm) for arm in self.study.arms()]
             healed = {arm: trials[0].result for arm, trials in chosen.items()}
             texts = material.load(self.study.prompts, self.study.questions)
             compare.measure_costs(self.bench, specs, self.report.setup)
             compare.read(self.bench, specs, healed, texts, self.report.setup)
-            try:
-                if left := self.sender.flush(self.records, PATIENCE_S):
-                    raise AwayError(f"MLflow has not taken {len(left)} runs")
-                self.shown = -1
-                self.summarize()
-            except (AwayError, GoneError, RejectedError) as error:
-                self.report.say(
-                    f"{error}: what it is to show waits in {self.stores.outbox}, and is sent by "
-                    "the next start or by `pressft doctor --fix`"
-                )
+            self.display.complete()
         return status.finding(self.study.name, self.stores)
-
-    def summarize(self) -> None:
-        """Show the study as far as it is, where there is more than was shown before."""
-        n = sum(row.state in {"complete", "pruned"} for row in self.ledger.rows())
-        if n != self.shown and not self.shared:
-            projection.show_study(self.tracker, self.study.name, self.stores)
-        self.shown = n
-
-    def recoveries(self, cut: Mapping[str, list[Done]], whole: Sequence[Done]) -> None:
-        """Show what each cut run healed, measured against the best trained whole model."""
-        names = {row.number: row.attrs.get("record") for row in self.ledger.rows()}
-        best = arms.tested(whole)
-        for arm, items in cut.items():
-            before = total(self.untrained[arm].test)
-            for trial in items:
-                share = recovery(before, trial.result.test_score, best)
-                if share is not None and (name := names[trial.number]):
-                    record = Record(self.stores.outbox, name)
-                    healed = {"test/recovery": share}
-                    record.amend(self.experiment, "FINISHED", trial.result.tokens, healed)
-                    self.records.add(name)
 
 
 def _scanned(study: Study, bench: Bench, report: Reporter, stores: Stores) -> Study:
@@ -412,39 +363,6 @@ def _scanned(study: Study, bench: Bench, report: Reporter, stores: Stores) -> St
     )
     found = survey.on(bench.base, bench.text.corpus, spec, report, stores)
     return study.with_scan(found.best(study.scanned))
-
-
-def _check_room(study: Study, bench: Bench, root: Path) -> None:
-    """Refuse to start where the disk will be full, or cannot be written.
-
-    Raises:
-        MissingError: how much room there is, and how much it takes.
-    """
-    ranks = study.space.get("rank")
-    values = ranks.values if isinstance(ranks, Choices) else ()
-    rank = max([study.base.rank, *(int(v) for v in values)])
-    if isinstance(ranks, Range):
-        rank = int(ranks.high)
-    one = adapters.size(bench.base.model, rank)
-    free, needed = shutil.disk_usage(root).free, ROOM + one * (CHECKPOINTS + study.n_trials)
-    if free < needed:
-        raise MissingError(
-            f"{root}: {free / 2**20:,.0f} MiB free, and {study.n_trials} trials may take "
-            f"{needed / 2**20:,.0f}: free some, or sweep fewer"
-        )
-
-
-def _no_room(root: Path) -> str:
-    """What is wrong with the disk under `root`, if anything is."""
-    try:
-        if shutil.disk_usage(root).free < 2**20:
-            return f"{root}: the disk is full"
-        probe = root / f".probe-{uuid.uuid4().hex}"
-        probe.write_bytes(bytes(2**16))
-        probe.unlink()
-    except OSError as error:
-        return f"{root}: {error.strerror}"
-    return ""
 
 
 @contextmanager

@@ -10,9 +10,10 @@ import logging
 import os
 import re
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 CLOSED = {
@@ -288,6 +289,19 @@ def _set_up(root: Path) -> None:
     for item in client.search_experiments(view_type=ViewType.ALL):
         client.delete_experiment(item.experiment_id)  # its empty `Default`, first in every list
     part.replace(root / STORE)
+
+
+def outdated(root: Path) -> Callable[[], None] | None:
+    """What brings the tables of a local store to the installed MLflow's form; None where they have
+    it, or there is no store."""
+    if not (root / STORE).is_file():
+        return None
+    from mlflow.store.db import utils
+
+    engine = utils.create_sqlalchemy_engine(f"sqlite:///{root.resolve() / STORE}")
+    if utils._get_schema_version(engine) == utils._get_latest_schema_revision():
+        return None
+    return partial(utils._upgrade_db, engine)
 
 
 def _input(item: Data) -> DatasetInput:

@@ -96,7 +96,7 @@ def train(
     """
     check_optimizer(spec.optimizer)
     start = {n: p.detach().clone() for n, p in model.named_parameters() if p.requires_grad}
-    micro = _micro(spec)
+    micro = blocks_a_pass(spec)
     while True:
         try:
             return _train(model, data, spec, _Teller(spec, validate, on_point, safety), micro)
@@ -136,8 +136,8 @@ def _train(
     return Training(spec.trained_tokens, teller.seconds, teller.validation, micro)
 
 
-def _micro(spec: TrialSpec) -> int:
-    """Blocks a pass: as many as the device takes well, a divisor of the batch."""
+def blocks_a_pass(spec: TrialSpec) -> int:
+    """As many as the device takes well, a divisor of the batch."""
     room = MICRO_TOKENS["cuda" if torch.cuda.is_available() else "cpu"] // spec.block
     return next(n for n in range(max(1, min(spec.batch, room)), 0, -1) if spec.batch % n == 0)
 

@@ -103,16 +103,19 @@ def test_an_unknown_option_is_a_usage_error(pressft: Run) -> None:
     assert "--rank" in done.err  # the name that was meant
 
 
-def test_a_dry_run_prints_the_trials_and_starts_nothing(
+def test_a_dry_run_prints_what_it_would_take_and_starts_nothing(
     pressft: Run, tmp_path: Path, project: Path
 ) -> None:
     file = str(project / "experiments" / "smoke.py")
     done = pressft("sweep", file, "--dry-run")
     assert done.code == 0
     assert done.out.count("remove=") == 8
+    assert "smoke: 8 trials, 0 known; the rest takes about" in done.out
     asked = json.loads(pressft("sweep", file, "--dry-run", "--json").out)
-    assert len(asked) == 8
-    assert {item["remove"] for item in asked} == {"none", "first", "middle", "last"}
+    assert [cell["known"] for cell in asked["cells"]] == [False] * 8
+    assert {arm["arm"]: arm["trials"] for arm in asked["arms"]} == dict.fromkeys(
+        ("none", "first", "middle", "last"), 2
+    )
     assert not list(tmp_path.iterdir())
 
 

@@ -1,0 +1,146 @@
+"""What a sweep would do: its cells, which are known, and what the others take on this machine.
+
+Nothing is written but a model's files in the cache. Time and memory come from a probe: two short
+training steps and a validation text of the whole model.
+"""
+
+import dataclasses
+import time
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from pressft import adapters, costs, models, scoring, status, surgery, training
+from pressft import trial as trials
+from pressft.assets import Progress
+from pressft.design import Study, Value
+from pressft.errors import UsageError
+from pressft.results import Store
+from pressft.scores import Score, total
+from pressft.spec import TrialSpec, resolve
+from pressft.status import Stores
+from pressft.trial import Bench
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """A trial of a grid: its params, tokens to train on, whether its result is there already."""
+
+    params: Mapping[str, Value]
+    tokens: int
+    known: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ArmForecast:
+    """Of one arm: layers removed, trials asked for, of these known, tokens to train on and seconds
+    that the others take in one process."""
+
+    arm: str
+    removed: tuple[str, ...]
+    trials: int
+    known: int
+    tokens: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """Of a study, arm by arm; the cells of a grid; peak memory of a training process in bytes."""
+
+    study: str
+    arms: tuple[ArmForecast, ...]
+    cells: tuple[Cell, ...]
+    peak_bytes: int
+
+    @property
+    def seconds(self) -> float:
+        """Of all arms together."""
+        return sum(arm.seconds for arm in self.arms)
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """Seconds a token that is trained on, and one that is scored, by the whole model."""
+
+    training_s: float
+    scoring_s: float
+    peak_bytes: int
+
+
+def forecast(study: Study, stores: Stores, progress: Progress) -> Forecast:
+    """Look ahead.
+
+    Raises:
+        UsageError, DataError, MissingError: what the sweep itself would be refused for; a study
+            that starts from a scan, which has to be made first.
+    """
+    base = dataclasses.replace(study.base, model=models.resolve(study.base.model))
+    study = dataclasses.replace(study, base=base)
+    if study.scanned:
+        raise UsageError(f"{study.name}: its arms are known after `pressft scan`, or the sweep")
+    bench = trials.prepare(base, Store(stores.root), progress)
+    pace = _pace(bench, base, progress)
+    cells = tuple(
+        Cell(params, spec.trained_tokens, bench.store.trial(bench.cell(spec)) is not None)
+        for params in (study.grid() if study.design == "grid" else ())
+        for spec in (study.spec(**params),)
+    )
+    known = Counter(str(c.params["remove"]) for c in cells if c.known) or _done(study, stores)
+    asked = study.n_trials // len(study.arms())
+    arms = tuple(_arm(bench, study, arm, asked, known[arm], pace) for arm in study.arms())
+    return Forecast(study.name, arms, cells, pace.peak_bytes)
+
+
+def _done(study: Study, stores: Stores) -> Counter[str]:
+    """Trials of each arm that the study has already, where it has been begun."""
+    try:
+        rows = status.find(study.name, stores).rows
+    except UsageError:
+        return Counter()
+    return Counter(row.arm for row in rows if row.state in {"complete", "pruned"})
+
+
+def _arm(bench: Bench, study: Study, arm: str, asked: int, known: int, pace: Pace) -> ArmForecast:
+    spec = study.spec(remove=arm)
+    model = bench.base.model
+    whole = sum(surgery.count(p) for p in model.parameters())
+    with surgery.removed(model, parts := resolve(arm, bench.base.n_layers)):
+        share = sum(surgery.count(p) for p in model.parameters()) / whole
+    left, tested = asked - known, bench.tested_tokens(spec)
+    scored = bench.cost(spec) - trials.TRAIN_COST * spec.trained_tokens
+    untrained = 0 if bench.store.untrained(trials.untrained_key(bench, spec)) else tested
+    a_trial = spec.trained_tokens * pace.training_s + scored * pace.scoring_s
+    return ArmForecast(
+        arm=arm,
+        removed=tuple(map(str, parts)),
+        trials=asked,
+        known=known,
+        tokens=left * spec.trained_tokens,
+        seconds=share * (left * a_trial + untrained * pace.scoring_s),
+    )
+
+
+def _pace(bench: Bench, spec: TrialSpec, progress: Progress) -> Pace:
+    """Measure two short steps, the second of which counts, and a validation text."""
+    micro = training.blocks_a_pass(spec)
+    short = dataclasses.replace(spec, remove="none", batch=micro, tokens=2 * micro * spec.block)
+    document = bench.validation_subset(spec)[0]
+    speeds: list[float] = []
+    scoring_s: list[float] = []
+
+    def validate() -> Score:
+        began = time.perf_counter()
+        found = total(scoring.score(model, [document], bench.separators.before, spec.window))
+        scoring_s.append((time.perf_counter() - began) / len(document.ids))
+        return found
+
+    def on_point(_: int, metrics: dict[str, float]) -> None:
+        if "train/tokens_per_second" in metrics:
+            speeds.append(metrics["train/tokens_per_second"])
+
+    progress("measuring the pace", 0, 1)
+    with adapters.attached(bench.base.model, spec.rank, spec.seed) as model:
+        training.train(model, trials.training_data(bench, short), short, validate, on_point)
+    progress("measuring the pace", 1, 1)
+    return Pace(1 / speeds[-1], scoring_s[-1], costs.peak_so_far())
