@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-slow test-gpu fuzz check ui clean
+.PHONY: demo test test-slow test-gpu chaos fuzz check ui clean
 FUZZ_S ?= 60
 
 demo: .venv/made
@@ -18,6 +18,9 @@ test-slow: .venv/made
 
 test-gpu: .venv/made
 	$(BIN)/pytest -q -m gpu
+
+chaos: .venv/made
+	$(BIN)/python tests/chaos.py
 
 fuzz: .venv/made
 	$(BIN)/python -m pip install --quiet 'atheris>=3.0'

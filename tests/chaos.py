@@ -36,7 +36,7 @@ from pressft.errors import MissingError
 from pressft.results import Store
 from pressft.status import Stores
 
-BASE = dataclasses.replace(TINY, tokens=2560, validation_tokens=300)
+BASE = dataclasses.replace(TINY, tokens=1536, validation_tokens=300)
 POINTS_OF = "SELECT key, step FROM metrics WHERE run_uuid = ?"
 
 
@@ -151,8 +151,9 @@ class Chaos:
             for pid in self._alive:
                 os.kill(pid, signal.SIGKILL)
                 ended(pid)
-        self.say("all faults are through: the same command once more, to its end")
-        for pid in (fork(self._sweep, 1000), undisturbed):
+        self.say("all faults are through: the same commands once more, to their end")
+        last = [fork(self._sweep, 3000) for _ in range(self.plan.workers)]
+        for pid in (*last, undisturbed):
             if code := ended(pid):
                 raise AssertionError(f"a sweep that nothing disturbed ended with {code}")
         self._count()

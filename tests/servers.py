@@ -69,5 +69,5 @@ def mlflow_server(folder: Path) -> Iterator[Proxy]:
             time.sleep(0.2)
         yield Proxy(port)
     finally:
-        os.killpg(process.pid, signal.SIGTERM)
+        os.killpg(process.pid, signal.SIGKILL)  # asked nicely, it waits for open connections
         process.wait(20)

@@ -153,3 +153,86 @@ def test_a_study_from_before_a_setting_came_is_gone_on_with(storage: str) -> Non
     study.set_user_attr("definition", definition)
     assert len(finish(Ledger(GRID, storage, IDENTITY))) == GRID.n_trials
     assert not ledger.busy()
+
+
+def grown(study: Study, **changes: Choices) -> Study:
+    return dataclasses.replace(study, space={**study.space, **changes})
+
+
+def test_a_grid_that_grows_runs_what_is_new(storage: str) -> None:
+    finish(Ledger(GRID, storage, IDENTITY))
+    wider = grown(GRID, rank=Choices(16, 4, 8), remove=Choices("none", "middle", "first", "last"))
+    ledger = Ledger(wider, storage, IDENTITY)
+    assert "space.rank" in ledger.grown
+    new = {(t.spec.remove, t.spec.rank) for t in finish(ledger)}
+    assert new == {("none", 16), ("first", 16), ("last", 16)} | {("middle", r) for r in (4, 8, 16)}
+    study = optuna.load_study(study_name="grid", storage=storage)
+    assert len(study.trials) == 12
+    assert {t.params["remove"] for t in study.trials} == {"none", "middle", "first", "last"}
+    assert Counter(t.params["rank"] for t in study.trials) == {4: 4, 8: 4, 16: 4}
+    study.add_trial(optuna.trial.create_trial(params={}, distributions={}, value=1.0))  # stock
+
+
+def test_more_trials_and_seeds_an_arm_are_added_to_those_there_are(storage: str) -> None:
+    had = finish(Ledger(PER_ARM, storage, IDENTITY))
+    more = dataclasses.replace(PER_ARM, trials=7, seeds=(0, 1, 2))
+    new = finish(Ledger(more, storage, IDENTITY))
+    assert Counter(t.spec.seed for t in new if t.spec.remove == "none")[0] == 1
+    assert not {repr(t.spec) for t in had} & {repr(t.spec) for t in new}
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        grown(GRID, rank=Choices(4)),
+        dataclasses.replace(GRID, seeds=(1, 0)),
+        dataclasses.replace(GRID, pruning="median"),
+        grown(GRID, learning_rate=Choices(1e-4)),
+    ],
+    ids=["fewer ranks", "another first seed", "pruned", "a new axis"],
+)
+def test_a_study_that_becomes_another_is_refused_and_told_of_as(
+    storage: str, changed: Study
+) -> None:
+    Ledger(GRID, storage, IDENTITY)
+    with pytest.raises(RefusedError, match=r"with --as NAME"):
+        Ledger(changed, storage, IDENTITY)
+
+
+PRUNED = dataclasses.replace(PER_ARM, pruning="median", trials=5)
+
+
+def test_law_7_pruning_compares_within_an_arm_by_tokens_seen(storage: str) -> None:
+    ledger = Ledger(PRUNED, storage, IDENTITY)
+    pruned = []
+    for number in range(15):
+        ticket = ledger.take()
+        assert ticket is not None
+        level = {"none": 1.0, "first": 50.0, "last": 5.0}[ticket.spec.remove]
+        late = number >= 12  # the fifth of each arm: behind the others of its arm
+        if ledger.should_prune(ticket, 100, level + late):
+            ledger.prune(ticket, "behind")
+            pruned.append(ticket.spec.remove)
+        else:
+            ledger.complete(ticket, level)
+    assert sorted(pruned) == ["first", "last", "none"]
+    rows = stored("per-arm", storage).rows
+    assert {row.state for row in rows[12:]} == {"pruned"}
+    assert {row.attrs["pruned"] for row in rows[12:]} == {"behind"}
+    again = finish(Ledger(PRUNED, storage, IDENTITY))  # replicates of the best; none is retried
+    assert {ticket.spec.seed for ticket in again} == {1}
+    assert Ledger(PRUNED, storage, IDENTITY).n_open() == 0
+    study = optuna.load_study(study_name="per-arm", storage=storage)
+    assert sum(t.state == optuna.trial.TrialState.PRUNED for t in study.trials) == 3
+
+
+def test_law_6_a_replicate_is_never_pruned_and_no_trial_at_its_end(storage: str) -> None:
+    ledger = Ledger(PRUNED, storage, IDENTITY)
+    for _ in range(12):
+        ticket = ledger.take()
+        assert ticket is not None
+        assert not ledger.should_prune(ticket, 10, 1.0)
+        ledger.complete(ticket, 1.0)
+    ticket = ledger.take()
+    assert ticket is not None
+    assert not ledger.should_prune(ticket, ticket.spec.trained_tokens, 9.0)

@@ -320,3 +320,46 @@ def test_a_study_of_the_best_of_a_scan_reads_and_foretells(
     assert {item["path"] for item in tables_} == {"continuations.json", "answers.json"}
     again = sweep.run(study, Listener(), stores)
     assert (again.trained, again.finding) == (0, found)
+
+
+def test_a_loss_that_is_not_finite_ends_its_trial_and_is_not_tried_again(
+    fresh: Callable[[Path], Path], tmp_path: Path
+) -> None:
+    root = fresh(tmp_path / "mlruns")
+    study = Study("wild", BASE, {"learning_rate": Choices(1e30, 5e-3)})
+    first = sweep.run(study, Listener(), Stores(root))
+    assert (first.trained, first.failed) == (1, 1)
+    client = MlflowClient(f"sqlite:///{root / 'mlflow.db'}")
+    failed = next(run for run in runs(client, "wild") if run.info.status == "FAILED")
+    assert "a lower learning rate" in failed.data.tags["fault"]
+    stored = optuna.load_study(study_name="wild", storage=f"sqlite:///{root / 'optuna.db'}")
+    assert stored.best_params["learning_rate"] == 5e-3
+    again = sweep.run(study, Listener(), Stores(root))
+    assert (again.trained, again.failed) == (0, 0)
+
+
+def test_a_trial_behind_its_arm_ends_early_in_both_views(
+    fresh: Callable[[Path], Path], tmp_path: Path
+) -> None:
+    root = fresh(tmp_path / "mlruns")
+    rates = Choices(5e-3, 5.1e-3, 5.2e-3, 1e-7)
+    study = Study("slow", BASE, {"learning_rate": rates}, pruning="median")
+    outcome = sweep.run(study, Listener(), Stores(root))
+    assert (outcome.trained, outcome.pruned, outcome.done) == (3, 1, 4)
+    client = MlflowClient(f"sqlite:///{root / 'mlflow.db'}")
+    found = {run.data.params["learning_rate"]: run for run in runs(client, "slow")}
+    assert found["1e-07"].info.status == "KILLED"
+    assert "is behind" in found["1e-07"].data.tags["pruned"]
+    assert "test/perplexity" not in found["1e-07"].data.metrics
+    stored = optuna.load_study(study_name="slow", storage=f"sqlite:///{root / 'optuna.db'}")
+    assert [trial.state.name for trial in stored.trials] == ["COMPLETE"] * 3 + ["PRUNED"]
+    again = sweep.run(study, Listener(), Stores(root))
+    assert (again.trained, again.pruned) == (0, 0)
+
+
+def test_no_trial_is_taken_when_the_time_is_over(root: Path, outcome: Outcome) -> None:
+    study = dataclasses.replace(STUDY, name="late")
+    found = sweep.run(study, Listener(), Stores(root), until=time.time() - 1)
+    assert (found.done, found.asked, found.timed_out) == (0, outcome.asked, True)
+    renamed = sweep.run(study, Listener(), Stores(root))  # as `--as late` does
+    assert (renamed.trained, renamed.reused, renamed.timed_out) == (0, 4, False)
