@@ -102,6 +102,12 @@ class _Shower:
         if left := self.sender.flush(names, PATIENCE_S):
             raise AwayError(f"MLflow does not take {len(left)} records: start its server first")
 
+    def send(self, *names: str) -> None:
+        """Send what processes left that are gone."""
+        for name in names:
+            Record(self.stores.outbox, name).abandon()
+        self.flush(*names)
+
     def trial(self, name: str, found: Stored, row: Row) -> None:
         """A complete trial's run: all of it, or what it lacks."""
         result = self.store.trial(str(row.attrs["cell"]))
@@ -176,7 +182,7 @@ def _outbox(stores: Stores, shower: _Shower) -> Iterator[Fault]:
     }
     names = [r.name for r in outbox.waiting(stores.outbox) if r.name not in busy]
     if names:
-        mend = partial(shower.flush, *names)
+        mend = partial(shower.send, *names)
         yield Fault("outbox", f"{len(names)} records wait to be sent to MLflow", mend)
     for path in sorted(stores.outbox.glob("*.refused")):
         yield Fault("outbox", f"MLflow will not take {path}")

@@ -95,6 +95,14 @@ class Record:
         """The run is over: FINISHED, FAILED or KILLED."""
         self._append(do="end", status=status, time=_now())
 
+    def abandon(self) -> None:
+        """Close the record of a process that is gone and did not."""
+        with self._reopened() as file:
+            file.seek(0)
+            last = file.readlines()[-1:]
+            if last and json.loads(last[0])["do"] != "end":
+                _write(file, {"do": "end", "status": "KILLED", "time": _now()})
+
     def _append(self, **event: object) -> None:
         with self._path.open("ab") as file:
             _write(file, event)

@@ -9,6 +9,7 @@ from mlflow import MlflowClient
 from studies import fill, grid
 
 from pressft import doctor
+from pressft.outbox import Record
 from pressft.results import Store
 from pressft.status import Stores
 from pressft.study import Ledger
@@ -94,3 +95,60 @@ def test_what_only_a_sweep_can_mend_is_said(stores: Stores) -> None:
     assert [fault.mend for fault in faults] == [None, None]
     assert "its result is gone" in faults[0].what
     assert "its adapter is gone" in faults[1].what
+
+
+def test_what_waits_in_the_outbox_is_found_and_sent(stores: Stores, client: MlflowClient) -> None:
+    record = Record(stores.outbox, "made-00099-x")
+    tags = {"study": "made", "arm": "none", "trial": 0, "cell": "cell-0"}
+    record.begin({"name": "made", "question": ""}, "late", {}, tags)
+    record.points(5, {"train/loss": 1.0})
+    (stores.outbox / "odd.refused").touch()
+    first, second, *_ = [fault.what for fault in doctor.examine(stores)]
+    assert first == "1 records wait to be sent to MLflow"
+    assert second.endswith("odd.refused")
+    next(fault for fault in doctor.examine(stores) if fault.mend).mend()
+    experiment = client.get_experiment_by_name("made")
+    (late,) = client.search_runs([experiment.experiment_id], "tags.record = 'made-00099-x'")
+    assert late.data.metrics == {"train/loss": 1.0}
+    assert late.info.status == "KILLED"  # nobody wrote its end
+    assert not list(stores.outbox.glob("*.jsonl"))
+
+
+def test_a_trial_shown_twice_and_a_summary_that_is_gone_are_mended(
+    stores: Stores, client: MlflowClient
+) -> None:
+    experiment = client.get_experiment_by_name("made")
+    tags = {"study": "made", "arm": "none", "trial": "0"}
+    Tracker(stores.root).start(experiment.experiment_id, "twin", "twin", {}, tags, [])
+    (summary,) = client.search_runs([experiment.experiment_id], "tags.arm = 'summary'")
+    client.delete_run(summary.info.run_id)
+    words = " ".join(fault.what for fault in doctor.examine(stores) if doctor.mended(fault))
+    assert "shows trial 0 a second time" in words
+    assert "it has no summary in MLflow" in words
+    assert list(doctor.examine(stores)) == []
+    assert sorted(runs(client)) == list(range(7))
+
+
+@pytest.mark.slow
+def test_a_store_of_an_older_mlflow_is_named_and_brought_up(stores: Stores) -> None:
+    from alembic import command
+    from alembic.script import ScriptDirectory
+    from mlflow.store.db import utils
+    from mlflow.store.tracking.dbmodels.initial_models import Base
+
+    old = Stores(stores.root.with_name("old"))  # MLflow keeps connections to a file it knows
+    shutil.copytree(stores.root, old.root)
+    path = old.root / "mlflow.db"
+    path.unlink()
+    engine = utils.create_sqlalchemy_engine(f"sqlite:///{path}")
+    Base.metadata.create_all(engine)
+    config = utils._get_alembic_config(f"sqlite:///{path}")
+    head = utils._get_latest_schema_revision()
+    before = ScriptDirectory.from_config(config).get_revision(head).down_revision
+    command.upgrade(config, before)
+    (fault,) = doctor.examine(old)
+    assert fault.what == "the tables are those of an older MLflow"
+    assert fault.mend is not None
+    fault.mend()
+    doctor.rebuild(old, lambda _: None)
+    assert list(doctor.examine(old)) == []
