@@ -341,7 +341,8 @@ def _continuations(
         if after and after.reading:
             yield "trained", after.reading.greedy
         return
-    key = next((r.attrs["untrained"] for r in found.rows if r.arm == arm.arm), None)
+    noted = (r.attrs.get("untrained") for r in found.rows if r.arm == arm.arm)
+    key = next(filter(None, noted), None)  # a trial killed at once has noted nothing
     before = store.untrained(str(key)) if key else None
     if before:
         yield "untrained", before.samples

@@ -7,12 +7,12 @@ and is sent when it answers, by this process, the next one or the doctor; each p
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import suppress
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 from pressft import outbox
+from pressft.errors import PressftError
 from pressft.outbox import Data, Waiting
 from pressft.tracking import AwayError, GoneError, Point, RejectedError, Tracker
 
@@ -74,10 +74,18 @@ class Sender:
                 answered = self._round()
                 if answered and time.monotonic() > rest:
                     began = time.monotonic()
-                    with suppress(AwayError):
-                        self._also()
+                    self._do_also()
                     rest = time.monotonic() + max(ALSO_S, 20 * (time.monotonic() - began))
             pause = ROUND_S if answered else min(AWAY_S, pause * 2)
+
+    def _do_also(self) -> None:
+        """Whatever comes of it, sending goes on."""
+        try:
+            self._also()
+        except PressftError:
+            return  # a server or database is away: later
+        except Exception as error:
+            self._say(f"the summary cannot be shown now: {type(error).__name__}: {error}")
 
     def _round(self) -> bool:
         """Send what there is; whether the server answered."""
@@ -91,7 +99,7 @@ class Sender:
                     self._say(f"{error}; the work goes on, what it shows waits in {self._folder}")
                 self._away = True
                 return False
-            except (RejectedError, OSError) as error:
+            except (RejectedError, OSError, ValueError, KeyError) as error:
                 record.refuse()
                 self._say(f"{record.name} cannot be shown: {error}; see {self._folder}")
         if self._away:

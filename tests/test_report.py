@@ -12,6 +12,7 @@ from studies import BASE, EVIL, fill, grid
 from pressft import report, sweep
 from pressft.design import Choices, Study
 from pressft.status import Stores
+from pressft.study import Ledger
 
 
 @pytest.fixture(scope="module")
@@ -109,3 +110,13 @@ def test_a_real_study_has_its_report_in_mlflow(tmp_path: Path) -> None:
     assert EVIL in tree.xpath("//div[contains(@class, 'texts')]//tbody/tr/th")[0].text_content()
     assert "characters" in tree.xpath("//h2[.='The corpus']/following::table[1]")[0].text_content()
     assert "tokens/s" in page
+
+
+def test_a_trial_killed_before_it_noted_anything_is_no_trouble(tmp_path: Path) -> None:
+    stores = Stores(tmp_path)
+    ledger = Ledger(grid(8), stores.storage, {"weights": "w", "corpus": "c"})
+    assert ledger.take() is not None
+    ledger = Ledger(grid(8), stores.storage, {"weights": "w", "corpus": "c"})
+    assert [row.number for row in ledger.recover()] == [0]
+    fill(grid(8), stores)
+    assert "8 of 8 trials done" in report.html("made", stores)

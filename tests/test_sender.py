@@ -125,6 +125,27 @@ def test_what_no_server_will_take_is_set_aside_and_named(
     assert steps(proxy, "good") == Counter([1, 2])
 
 
+def test_whatever_a_summary_comes_to_sending_goes_on(
+    proxy: Proxy, sender: Sender, tmp_path: Path, lines: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pressft.sender.ALSO_S", 0.0)
+    monkeypatch.setattr("pressft.sender.ROUND_S", 0.05)
+
+    def broken() -> None:
+        raise KeyError("untrained")
+
+    monkeypatch.setattr(sender, "_also", broken)
+    with sender:
+        deadline = time.monotonic() + 30
+        while not lines and time.monotonic() < deadline:
+            time.sleep(0.05)
+        write(tmp_path / "outbox", "after", range(1, 4))
+        while (tmp_path / "outbox" / "after.jsonl").exists() and time.monotonic() < deadline:
+            time.sleep(0.05)  # by the thread itself: nobody flushes
+    assert lines[0] == "the summary cannot be shown now: KeyError: 'untrained'"
+    assert steps(proxy, "after") == Counter([1, 2, 3])
+
+
 def test_no_password_of_a_server_is_told(tmp_path: Path) -> None:
     tracker = Tracker(tmp_path, "http://me:s3cret@127.0.0.1:9/")
     with pytest.raises(AwayError) as error:
