@@ -68,7 +68,8 @@ class Arm:
 
     arm: str
     parts: tuple[Part, ...]
-    trials: int
+    trials: int  # complete
+    ended_early: int  # by pruning, beside them
     untrained: Score
     general: Score | None  # of the general text, untrained
     parameters: int  # of the cut model
@@ -92,6 +93,7 @@ class Arm:
             "arm": self.arm,
             "layers": list(self.parts),
             "trials": self.trials,
+            "ended_early": self.ended_early,
             "best_trial": after.number if after else None,
             "perplexity_untrained": finite(self.untrained.perplexity),
             "perplexity_trained": finite(after.score.perplexity) if after else None,
@@ -143,6 +145,7 @@ def finding(
     trials: Mapping[str, Sequence[Done]],
     readings: Mapping[str, Reading | None],
     scan: Scan | None,
+    ended_early: Mapping[str, int],
 ) -> Finding:
     """What is known of each arm, in the order of `untrained`.
 
@@ -151,6 +154,7 @@ def finding(
         trials: the finished trials of each arm.
         readings: of each arm's best trial.
         scan: of the same model and corpus.
+        ended_early: how many trials of each arm were.
     """
     chosen = {arm: choose(done) for arm, done in trials.items()}
     whole = untrained[WHOLE][0] if WHOLE in untrained else None
@@ -160,6 +164,7 @@ def finding(
             arm=arm,
             parts=cut.removal.parts,
             trials=len(trials.get(arm, ())),
+            ended_early=ended_early.get(arm, 0),
             untrained=total(cut.test),
             general=total(cut.general) if cut.general else None,
             parameters=cut.parameters,

@@ -5,13 +5,14 @@ gives an arm one colour throughout, and hides it everywhere when it is switched 
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from html import escape
 
 WIDTH, HEIGHT = 560, 300  # of a chart; a wide one is twice as wide
-LEVEL_WIDTH = 106  # right of the plot, where levels have their labels
-LEFT, RIGHT, TOP, BOTTOM = 62, 14, 12, 46
+LEVEL_WIDTH = 96  # right of the plot, where levels have their labels
+LEFT, RIGHT, TOP, BOTTOM = 72, 18, 12, 46
+LETTER = 10  # width of a letter at 17 pixels, the size on a phone: labels keep clear of each other
 MARKS = ("circle", "square", "diamond", "triangle", "cross", "bar", "star")
 MAX_TICKS = 6
 
@@ -41,13 +42,14 @@ class Series:
 
 @dataclass(frozen=True, slots=True)
 class Axis:
-    """Label and scale; `ticks` are chosen unless given. What lies above `top` stands at the upper
-    edge as an arrow with its value."""
+    """Label and scale; `ticks` are chosen unless given, between `whole` numbers at whole ones. What
+    lies above `top` stands at the upper edge as an arrow with its value."""
 
     label: str
     log: bool = False
     ticks: tuple[float, ...] = ()
     top: float = math.inf
+    whole: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +85,12 @@ def plot(
     parts = [
         f'<svg viewBox="0 0 {width} {HEIGHT}" role="img" aria-label="{escape(title)}">',
         *_grid(across, up, x, y),
-        *(_level(number, level, up, across) for number, level in enumerate(levels)),
+        *(
+            _level(number, level, up, across)
+            for number, level in enumerate(sorted(levels, key=lambda level: -level.y))
+        ),
         *(_series(item, across, up) for item in shown if item.points),
+        *_arrows(shown, across, up, LETTER if not wide else 7),
         "</svg>",
     ]
     return "".join(parts)
@@ -94,7 +100,7 @@ class _Scale:
     """Maps values to pixels between `start` and `end`, with a margin inside."""
 
     def __init__(self, values: Sequence[float], axis: Axis, start: float, end: float) -> None:
-        self.log, self.start, self.end = axis.log, start, end
+        self.log, self.whole, self.start, self.end = axis.log, axis.whole, start, end
         inner = [self._inner(value) for value in values]
         low, high = min(inner), max(inner)
         margin = (high - low) * 0.05 or abs(low) * 0.1 or 1.0
@@ -117,7 +123,8 @@ class _Scale:
 
     def _choose(self) -> list[float]:
         if not self.log:
-            return _nice(self.low, self.high)
+            ticks = _nice(self.low, self.high)
+            return [tick for tick in ticks if tick == round(tick)] if self.whole else ticks
         powers = range(math.floor(self.low), math.ceil(self.high) + 1)
         for digits in ((1, 2, 5), (1, 3), (1,)):
             ticks = [digit * 10.0**power for power in powers for digit in digits]
@@ -154,11 +161,13 @@ def _grid(across: _Scale, up: _Scale, x: Axis, y: Axis) -> list[str]:
         f'<text x="{LEFT - 7}" y="{up(tick) + 4}" text-anchor="end">{short(tick)}</text>'
         for tick in up.ticks
     ]
-    parts += [
-        f'<path class="grid" d="M{across(tick)} {bottom}v5"/>'
-        f'<text x="{across(tick)}" y="{bottom + 18}" text-anchor="middle">{short(tick)}</text>'
-        for tick in across.ticks
-    ]
+    free = 0.0  # to the right of the labels so far
+    for tick in across.ticks:
+        at, text = across(tick), short(tick)
+        parts.append(f'<path class="grid" d="M{at:g} {bottom}v5"/>')
+        if at - len(text) * LETTER / 2 > free:
+            parts.append(f'<text x="{at:g}" y="{bottom + 18}" text-anchor="middle">{text}</text>')
+            free = at + len(text) * LETTER / 2
     middle = (TOP + bottom) / 2
     return [
         *parts,
@@ -190,8 +199,7 @@ def _series(series: Series, across: _Scale, up: _Scale) -> str:
     if series.mark:
         for x, y, point in placed:
             if up.misses(point.y):
-                parts.append(_over(x, TOP if series.hollow else TOP + 14, point))
-                continue
+                continue  # it is an arrow
             if point.low is not None and point.high is not None:
                 low, high = up(point.low), up(point.high)
                 parts.append(f'<path class="whisker" d="M{x:g} {low:g}V{high:g}"/>')
@@ -203,15 +211,31 @@ def _series(series: Series, across: _Scale, up: _Scale) -> str:
     return "".join(parts)
 
 
-def _over(x: float, y: int, point: Point) -> str:
-    """An arrow at the upper edge, with the value that has no place below."""
-    size = f"{float(f'{point.y:.2g}') / 1000:g}k" if point.y >= 1000 else f"{point.y:.3g}"
-    left = x < LEFT + 50  # two at the left edge would stand on each other
-    place = f'x="{x - 6:g}" text-anchor="end"' if left else f'x="{x + 6:g}"'
-    return (
-        f'<path class="mark" d="M{x:g} {y}l4 7h-8z" data-tip="{escape(point.tip)}"/>'
-        f'<text {place} y="{y + 8}">{size}</text>'
-    )
+def _arrows(shown: Sequence[Series], across: _Scale, up: _Scale, letter: int) -> Iterator[str]:
+    """At the upper edge what has no place below, hollow and filled marks in a row each."""
+    for hollow, y in ((True, TOP), (False, TOP + 14)):
+        row = [
+            (across(point.x), item.css, point)
+            for item in shown
+            for point in item.points
+            if item.mark and item.hollow == hollow and up.misses(point.y)
+        ]
+        row.sort(key=lambda arrow: arrow[0])
+        free = 0.0  # to the right of what stands there so far
+        ends = [*(x for x, _, _ in row[1:]), across.end]
+        for (x, css, point), following in zip(row, ends, strict=False):
+            text = f"{float(f'{point.y:.2g}') / 1000:g}k" if point.y >= 1000 else f"{point.y:.3g}"
+            need, label = len(text) * letter + 10, ""
+            if x + need < following - 5:  # else its label would stand on another one
+                label = f'<text x="{x + 6:g}" y="{y + 8}">{text}</text>'
+            elif x - need > free:
+                label = f'<text x="{x - 6:g}" y="{y + 8}" text-anchor="end">{text}</text>'
+            free = x + (need if x + need < following - 5 else 5)
+            style = f"{css} hollow" if hollow else css
+            yield (
+                f'<g class="{escape(style)}"><path class="mark" d="M{x:g} {y}l4 7h-8z" '
+                f'data-tip="{escape(point.tip)}"/>{label}</g>'
+            )
 
 
 def mark_path(shape: str, x: float, y: float) -> str:

@@ -4,8 +4,6 @@ A self-contained HTML file with a few lines of script of its own; nothing is fet
 that comes from a corpus or a model is escaped.
 """
 
-import json
-import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -14,41 +12,27 @@ from typing import Any
 
 import jinja2
 
-from pressft import arms, charts, corpora, corpus, cuts, status, tables
+from pressft import arms, charts, corpora, corpus, figures, status, tables
 from pressft.arms import WHOLE, Arm, Done, Finding
-from pressft.charts import MARKS, Axis, Level, Point, Series
+from pressft.charts import MARKS
 from pressft.errors import PressftError
-from pressft.planning import Row
+from pressft.figures import Figure, Style
 from pressft.results import Store
 from pressft.status import Stores
 from pressft.study import Stored, importances
-from pressft.tables import Table, number
+from pressft.tables import Table, interval, number
 
-N_COLOURS = 7  # arms with a colour of their own; the others are grey
-TOP = 4  # times the median untrained perplexity: above, a layer is an arrow with a number
-FAR = 1.0  # nats a token above the best: it would press all others flat
-MAX_FAINT = 60  # curves behind the best ones
 MIN_TRIALS = 6  # complete, or importances say nothing
 MAX_TEXTS = 12  # continuations shown of each arm
-CURVES = {"train/loss": "Training loss", "eval/loss": "Validation loss"}
 
 
 @dataclass(frozen=True, slots=True)
-class Style:
-    """How an arm looks on the whole page."""
+class Section:
+    """Charts and tables under one heading; left out where it has none."""
 
-    css: str
-    mark: str
-    label: str
-
-
-@dataclass(frozen=True, slots=True)
-class Figure:
-    """A chart and what it shows."""
-
-    caption: str
-    svg: str
-    wide: bool = False
+    title: str
+    figures: Sequence[Figure] = ()
+    tables: Sequence[Table] = ()
 
 
 def html(study: str, stores: Stores) -> str:
@@ -64,26 +48,57 @@ def html(study: str, stores: Stores) -> str:
 def page(study: str, found: Stored, finding: Finding, stores: Stores) -> str:
     """The report of a study that has been read already."""
     done = status.by_arm(found.rows, Store(stores.root))
-    styles = _styles(finding)
-    complete = sum(row.state == "complete" for row in found.rows)
-    asked = max(found.asked, complete)
-    template = _environment().get_template("report.html.jinja")
-    return template.render(
-        study=study,
-        question=[" ".join(part.split()) for part in found.question.split("\n\n")],
-        sentence=sentence(finding),
-        state=f"{complete} of {asked} trials done",
-        unfinished=complete < asked,
-        lines=tables.lines(finding),
-        tables=[*tables.of(finding), *_importance(study, found, stores)],
-        styles=list(styles.values()),
-        marks={mark: charts.mark_path(mark, 7, 7) for mark in MARKS},
-        figures=[figure for figure in _figures(found, finding, done, styles, stores) if figure.svg],
-        texts=list(_texts(found, _coloured(finding, styles), done, Store(stores.root))),
-        corpus=_corpus(found),
-        facts=_facts(study, found),
-        written=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
+    looks = figures.styles(finding)
+    read = any(arm.reading for arm in finding.arms)
+    return (
+        _environment()
+        .get_template("report.html.jinja")
+        .render(
+            study=study,
+            question=[" ".join(part.split()) for part in found.question.split("\n\n")],
+            sentence=sentence(finding),
+            state=status.progress(found),
+            unfinished=not status.is_done(found),
+            arms=tables.scores(finding.arms, wide=True),
+            remarks=tables.remarks(finding),
+            styles=list(looks.values()),
+            marks={mark: charts.mark_path(mark, 7, 7) for mark in MARKS},
+            sections=list(_sections(study, found, finding, done, looks, stores)),
+            forgotten=tables.forgetting(finding.arms)
+            if any(a.general for a in finding.arms)
+            else None,
+            answers=tables.readings(finding.arms) if read else None,
+            texts=list(_texts(found, _coloured(finding, looks), done, Store(stores.root))),
+            corpus=_corpus(found),
+            facts=_facts(study, found),
+            written=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
+        )
     )
+
+
+def _sections(
+    study: str,
+    found: Stored,
+    finding: Finding,
+    done: Mapping[str, Sequence[Done]],
+    looks: Mapping[str, Style],
+    stores: Stores,
+) -> Iterator[Section]:
+    """What the charts show, in the order of a reader's questions."""
+    costs = [tables.costs(finding.arms)] if any(arm.cost for arm in finding.arms) else []
+    for section in (
+        Section("How they learnt", list(figures.learning(finding, done, looks))),
+        Section("Layer by layer", [figures.depth(finding, found, looks, stores.root)]),
+        Section(
+            "What the settings do",
+            list(figures.settings(found, looks)),
+            _importance(study, found, stores),
+        ),
+        Section("What is saved", list(figures.trade_offs(finding, looks)), costs),
+    ):
+        drawn = [figure for figure in section.figures if figure.svg]
+        if drawn or section.tables:
+            yield Section(section.title, drawn, section.tables)
 
 
 def sentence(finding: Finding) -> str:
@@ -95,7 +110,7 @@ def sentence(finding: Finding) -> str:
     after = best.trained
     text = (
         f"Without {_named(best)} the model reaches, once trained, a test perplexity of "
-        f"{number(after.score.perplexity)} {_ends(after.perplexity)}"
+        f"{number(after.score.perplexity)} {interval(after.perplexity)}"
     )
     if whole is None or whole.trained is None or after.ratio is None:
         return f"{text}; the whole model has not been trained yet."
@@ -114,11 +129,6 @@ def _named(arm: Arm) -> str:
     return f"layer {parts}" if len(arm.parts) == 1 else f"layers {parts}"
 
 
-def _ends(estimate: arms.Estimate) -> str:
-    low, high = estimate.interval.low, estimate.interval.high
-    return f"[{number(low)}, {number(high)}]"
-
-
 def _times(estimate: arms.Estimate) -> str:
     low, high = estimate.interval.low, estimate.interval.high
     return f"{estimate.value:.2f} [{low:.2f}, {high:.2f}]"
@@ -134,175 +144,8 @@ def _environment() -> jinja2.Environment:
     )
 
 
-def _styles(finding: Finding) -> dict[str, Style]:
-    """The whole model and the best cuts have colours of their own, by rank of validation."""
-    rows = list(finding.arms)
-    ranked = sorted(
-        (row for row in rows if row.arm != WHOLE),
-        key=lambda row: row.trained.validation if row.trained else float("inf"),
-    )
-    few = len(ranked) < N_COLOURS
-    coloured = [row for row in rows if row.arm != WHOLE] if few else ranked[: N_COLOURS - 1]
-    place = {row.arm: index for index, row in enumerate(coloured, 1)}
-    styles = {}
-    for row in rows:
-        index = 0 if row.arm == WHOLE else place.get(row.arm, N_COLOURS)
-        css = f"a{index}" if index < N_COLOURS else "other"
-        mark = MARKS[index] if index < N_COLOURS else "circle"
-        styles[row.arm] = Style(css, mark, row.label)
-    return styles
-
-
-def _coloured(finding: Finding, styles: Mapping[str, Style]) -> list[Arm]:
-    return [arm for arm in finding.arms if styles[arm.arm].css != "other"]
-
-
-def _figures(
-    found: Stored,
-    finding: Finding,
-    done: Mapping[str, Sequence[Done]],
-    styles: Mapping[str, Style],
-    stores: Stores,
-) -> Iterator[Figure]:
-    yield _depth(found, finding, styles, stores)
-    near, far = _apart(finding)
-    left_out = f" Left out, far above: {', '.join(far)}." if far else ""
-    for metric, title in CURVES.items():
-        series = list(_curves({arm: done[arm] for arm in done if arm in near}, styles, metric))
-        svg = charts.plot(series, Axis("tokens seen"), Axis("nats a token"), title)
-        caption = f"{title} by tokens: the best trial of each arm strong, others faint.{left_out}"
-        yield Figure(caption, svg)
-    for name in found.varied:
-        yield Figure(
-            f"Validation loss against {name.replace('_', ' ')}, every trial.",
-            _settings(name, found.rows, styles),
-        )
-    yield from _trade_offs(finding, styles)
-
-
-def _apart(finding: Finding) -> tuple[set[str], list[str]]:
-    """Arms whose curves fit one picture, and labels of those far above."""
-    losses = {arm: arm.trained.validation for arm in finding.arms if arm.trained}
-    limit = min(losses.values(), default=0.0) + FAR
-    near = {arm.arm for arm, loss in losses.items() if loss <= limit}
-    return near, [arm.label for arm, loss in losses.items() if loss > limit]
-
-
-def _curves(
-    done: Mapping[str, Sequence[Done]], styles: Mapping[str, Style], metric: str
-) -> Iterator[Series]:
-    best = {arm: arms.choose(trials)[:1] for arm, trials in done.items()}
-    rest = [(a, t) for a, trials in done.items() for t in trials if t not in best[a]]
-    for arm, trial in rest[:MAX_FAINT]:
-        points = [Point(x, m[metric], "") for x, m in trial.result.curve if metric in m]
-        yield Series(f"{styles[arm].css} faint", tuple(points), line=True)
-    for arm, trials in best.items():
-        style = styles[arm]
-        for trial in trials:
-            points = [
-                Point(x, m[metric], f"{style.label}: {m[metric]:.3f} at {x:,} tokens")
-                for x, m in trial.result.curve
-                if metric in m
-            ]
-            marked = style.mark if len(points) <= 12 else ""
-            yield Series(style.css, tuple(points), line=True, mark=marked)
-
-
-def _depth(found: Stored, finding: Finding, styles: Mapping[str, Style], stores: Stores) -> Figure:
-    """Perplexity over the removed layer: untrained, healed, and as a scan foretold."""
-    single = [arm for arm in finding.arms if len(arm.parts) == 1 and isinstance(arm.parts[0], int)]
-    whole = next((arm for arm in finding.arms if arm.arm == WHOLE), None)
-    series = []
-    scan = cuts.find(stores.root, found.weights, found.corpus.split("+")[0])
-    if scan:
-        points = [Point(int(cut.remove), cut.score.perplexity, "") for cut in scan.kind("layers")]
-        series.append(Series("scan", tuple(points), line=True))
-    for arm in single:
-        style, layer = styles[arm.arm], float(arm.parts[0])
-        before = arm.untrained.perplexity
-        tip = f"{style.label}, untrained: {number(before)}"
-        point = Point(layer, before, tip)
-        series.append(Series(style.css, (point,), mark=style.mark, hollow=True))
-        if after := arm.trained:
-            value, ends = after.score.perplexity, after.perplexity.interval
-            tip = f"{style.label}, trained: {number(value)} {_ends(after.perplexity)}"
-            point = Point(layer, value, tip, ends.low, ends.high)
-            series.append(Series(style.css, (point,), mark=style.mark))
-    levels = []
-    if whole:
-        levels.append(Level(whole.untrained.perplexity, "whole, untrained"))
-        if whole.trained:
-            levels.append(Level(whole.trained.score.perplexity, "whole, trained"))
-    caption = "Test perplexity by removed layer: hollow untrained, filled trained with its interval"
-    caption += "; the line is the scan of validation text." if scan else "."
-    if not single:
-        return Figure(caption, "")
-    top = TOP * statistics.median(arm.untrained.perplexity for arm in single)
-    axes = Axis("removed layer"), Axis("perplexity", log=True, top=top)
-    svg = charts.plot(series, *axes, "Perplexity by removed layer", levels, wide=True)
-    return Figure(caption, svg, wide=True)
-
-
-def _settings(name: str, rows: Sequence[Row], styles: Mapping[str, Style]) -> str:
-    """Every complete trial at its value of a setting."""
-    series = []
-    values: list[float] = []
-    for row in rows:
-        value = row.params.get(name)
-        if row.value is None or not isinstance(value, int | float) or row.arm not in styles:
-            continue
-        values.append(float(value))
-        style = styles[row.arm]
-        tip = f"{style.label}, {name} {value:g}: {row.value:.3f} nats a token"
-        series.append(Series(style.css, (Point(float(value), row.value, tip),), mark=style.mark))
-    log = bool(values) and min(values) > 0 and max(values) > 3 * min(values)
-    ticks = tuple(sorted(set(values))) if len(set(values)) <= charts.MAX_TICKS else ()
-    axis = Axis(name.replace("_", " "), log, ticks)
-    return charts.plot(series, axis, Axis("validation loss"), f"Validation loss against {name}")
-
-
-def _trade_offs(finding: Finding, styles: Mapping[str, Style]) -> Iterator[Figure]:
-    """Perplexity against size and against speed."""
-    trained = [(arm, arm.trained) for arm in finding.arms if arm.trained]
-    if len({arm.parameters for arm, _ in trained}) > 2:  # or it is whole against cut
-        series = [
-            Series(
-                styles[arm.arm].css,
-                (
-                    Point(
-                        arm.parameters / 1e6,
-                        after.score.perplexity,
-                        f"{arm.label}: {arm.parameters / 1e6:,.2f}M parameters, "
-                        f"{number(after.score.perplexity)}",
-                    ),
-                ),
-                mark=styles[arm.arm].mark,
-            )
-            for arm, after in trained
-        ]
-        axes = Axis("parameters, millions"), Axis("perplexity", log=True)
-        svg = charts.plot(series, *axes, "Test perplexity against parameters")
-        yield Figure("Test perplexity, trained, against the parameters that are left.", svg)
-    timed = [(arm, after, arm.cost) for arm, after in trained if arm.cost]
-    series = [
-        Series(
-            styles[arm.arm].css,
-            (
-                Point(
-                    cost.tokens_per_second,
-                    after.score.perplexity,
-                    f"{arm.label}: {cost.tokens_per_second:.1f} tokens/s, "
-                    f"{number(after.score.perplexity)}",
-                ),
-            ),
-            mark=styles[arm.arm].mark,
-        )
-        for arm, after, cost in timed
-        if cost
-    ]
-    axes = Axis("generated tokens a second"), Axis("perplexity", log=True)
-    svg = charts.plot(series, *axes, "Test perplexity against speed")
-    yield Figure("Test perplexity, trained, against the speed of generation.", svg)
+def _coloured(finding: Finding, looks: Mapping[str, Style]) -> list[Arm]:
+    return [arm for arm in finding.arms if looks[arm.arm].css != "other"]
 
 
 def _texts(
@@ -384,18 +227,27 @@ def _corpus(found: Stored) -> dict[str, Any]:
 
 def _facts(study: str, found: Stored) -> list[tuple[str, str]]:
     """How it was done, to do it again."""
-    space = {
-        name: values if isinstance(values, str) else json.dumps(values)
-        for name, values in found.definition["space"].items()
-    }
-    base = found.definition["base"]
-    return [
+    base, space = found.definition["base"], found.definition["space"]
+    seeds = _words(found.definition["seeds"])
+    facts = [
         ("study", study),
         ("command", str(found.environment.get("command", f"pressft sweep, study {study}"))),
-        ("design", f"{found.definition['design']}, seeds {found.definition['seeds']}"),
-        *((f"swept: {name}", values) for name, values in space.items()),
-        *((name, str(value)) for name, value in base.items() if name not in space),
+        ("design", f"{found.definition['design']}, seeds {seeds}"),
+        ("pruning", found.definition.get("pruning", "none")),
+        *((f"swept: {name}", _words(values)) for name, values in space.items()),
+        *((name, _words(value)) for name, value in base.items() if name not in {*space, "seed"}),
         ("weights", found.weights),
         ("corpus fingerprint", found.corpus),
         *((name, str(value)) for name, value in found.environment.items() if name != "command"),
     ]
+    return [(name.replace("_", " "), value) for name, value in facts if value]
+
+
+def _words(value: object) -> str:
+    """Choices, a range or one value, for people."""
+    if isinstance(value, dict):
+        ends = f"{value['low']:g} to {value['high']:g}"
+        return f"{ends}, by magnitude" if value.get("log") else ends
+    if isinstance(value, list):
+        return ", ".join(map(_words, value))
+    return f"{value:g}" if isinstance(value, float) else str(value)

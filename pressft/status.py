@@ -1,6 +1,7 @@
 """How far a study is, read from Optuna's storage and the files of its cells. No torch here."""
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,7 +73,27 @@ def read(found: Stored, stores: Stores) -> Finding:
     chosen = {arm: arms.choose(done) for arm, done in trials.items()}
     readings = {arm: store.reading(done[0].result.cell) for arm, done in chosen.items() if done}
     scan = cuts.find(stores.root, found.weights, found.corpus.split("+")[0])
-    return arms.finding(untrained, trials, readings, scan)
+    early = Counter(row.arm for row in found.rows if row.state == "pruned")
+    return arms.finding(untrained, trials, readings, scan, early)
+
+
+def is_done(found: Stored) -> bool:
+    """Whether a study has all the trials that it asks for."""
+    return _done(found) >= found.asked
+
+
+def progress(found: Stored) -> str:
+    """How many trials are done, ended early, failed."""
+    early = sum(row.state == "pruned" for row in found.rows)
+    done = {row.key for row in found.rows if row.state != "fail"}
+    failed = {row.key for row in found.rows if row.state == "fail"} - done
+    text = f"{_done(found)} of {max(found.asked, _done(found))} trials done"
+    text += f", {early} of them ended early" if early else ""
+    return text + (f", {len(failed)} failed" if failed else "")
+
+
+def _done(found: Stored) -> int:
+    return sum(row.state in {"complete", "pruned"} for row in found.rows)
 
 
 def by_arm(rows: Sequence[Row], store: Store) -> dict[str, list[Done]]:

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -21,24 +22,31 @@ class Table:
     def markdown(self) -> str:
         """As a Markdown table under its caption."""
         lines = [self.header, ("---", *["---:"] * (len(self.header) - 1)), *self.rows]
-        return f"{self.caption}\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines)
+        rows = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+        return f"{plain(self.caption)}\n\n{rows}"
 
 
-def of(finding: Finding) -> list[Table]:
-    """The tables that the finding has something for: scores, forgetting, answers, costs."""
+def plain(text: str) -> str:
+    """Text from outside as Markdown that shows it as it is: no tag, link or picture comes of it."""
+    return re.sub(r"([\\`*_\[\]<>|!#&~])", r"\\\1", text)
+
+
+def of(finding: Finding, *, wide: bool = False) -> list[Table]:
+    """The tables that the finding has something for: scores, forgetting, answers, costs; the first
+    one, where it may be `wide`, with all of an arm that goes into a line."""
     arms = finding.arms
-    tables = [_scores(arms)]
+    tables = [scores(arms, wide=wide)]
     if any(arm.general for arm in arms):
-        tables.append(_forgetting(arms))
+        tables.append(forgetting(arms))
     if any(arm.reading for arm in arms):
-        tables.append(_readings(arms))
+        tables.append(readings(arms))
     if any(arm.cost for arm in arms):
-        tables.append(_costs(arms))
+        tables.append(costs(arms))
     return tables
 
 
 def lines(finding: Finding) -> list[str]:
-    """What is to be said below the tables."""
+    """What is to be said below the tables: of the whole model, and what tables do not show."""
     whole = next((arm for arm in finding.arms if arm.arm == WHOLE), None)
     found = []
     if whole:
@@ -48,9 +56,15 @@ def lines(finding: Finding) -> list[str]:
     if whole and whole.trained:
         score = whole.trained.score
         found.append(f"whole model, trained:   test perplexity {number(score.perplexity)}")
+    return [*found, *remarks(finding)]
+
+
+def remarks(finding: Finding) -> list[str]:
+    """What the tables do not show: which cuts may be as good, what was foretold."""
+    found = []
     if (
         finding.best
-        and sum(arm.trained is not None for arm in finding.arms if arm is not whole) > 1
+        and sum(arm.trained is not None for arm in finding.arms if arm.arm != WHOLE) > 1
     ):
         rest = f"not shown to be worse: {', '.join(finding.tied)}"
         found.append(
@@ -59,7 +73,7 @@ def lines(finding: Finding) -> list[str]:
         )
     if finding.foretold:
         ranks = ", ".join(
-            f"{name} {_estimate(estimate, '{:.2f}'.format)}"
+            f"{name.replace('_', ' ')} {_estimate(estimate, '{:.2f}'.format)}"
             for name, estimate in finding.foretold.items()
         )
         found.append(
@@ -71,7 +85,7 @@ def lines(finding: Finding) -> list[str]:
 
 def markdown(finding: Finding) -> str:
     """All of it as Markdown."""
-    text = [*(table.markdown() for table in of(finding)), *lines(finding)]
+    text = [*(table.markdown() for table in of(finding, wide=True)), *lines(finding)]
     return "\n\n".join(text) + "\n"
 
 
@@ -91,15 +105,23 @@ def number(perplexity: float) -> str:
     return f"{perplexity:,.1f}" if perplexity < 100 else f"{perplexity:,.0f}"
 
 
-def _scores(arms: tuple[Arm, ...]) -> Table:
-    header = ("arm", "trials", "untrained", "trained", "x whole", "share healed")
+def interval(estimate: Estimate) -> str:
+    """Both ends, of a perplexity: [34.1, 44.6]."""
+    return f"[{_bound(estimate.interval.low)}, {_bound(estimate.interval.high)}]"
+
+
+def scores(arms: tuple[Arm, ...], *, wide: bool = False) -> Table:
+    """What each arm scored before training and after, and what it saves."""
+    header = ("arm", "trials", *(("best trial",) if wide else ()), "untrained", "trained")
+    more = ("parameters", "tokens/s") if wide else ()
     return Table(
         "Perplexity on the test split, with 95% intervals over its documents.",
-        (*header, "parameters saved"),
+        (*header, "x whole", "share healed", "parameters saved", *more),
         tuple(
             (
                 arm.label,
-                str(arm.trials),
+                f"{arm.trials} ({arm.ended_early} early)" if arm.ended_early else str(arm.trials),
+                *((str(arm.trained.number) if arm.trained else "-",) if wide else ()),
                 number(arm.untrained.perplexity),
                 _estimate(arm.trained.perplexity, _bound) if arm.trained else "-",
                 _compared(arm.trained.ratio if arm.trained else None),
@@ -107,13 +129,15 @@ def _scores(arms: tuple[Arm, ...]) -> Table:
                 if arm.trained and arm.trained.recovery is not None
                 else "-",
                 _saved(arm),
+                *((short(arm.parameters), _speed(arm)) if wide else ()),
             )
             for arm in arms
         ),
     )
 
 
-def _forgetting(arms: tuple[Arm, ...]) -> Table:
+def forgetting(arms: tuple[Arm, ...]) -> Table:
+    """What each arm scored on the general text."""
     return Table(
         "Perplexity on general text: what training on the newsroom made the model forget.",
         ("arm", "untrained", "trained", "x whole untrained"),
@@ -129,7 +153,8 @@ def _forgetting(arms: tuple[Arm, ...]) -> Table:
     )
 
 
-def _readings(arms: tuple[Arm, ...]) -> Table:
+def readings(arms: tuple[Arm, ...]) -> Table:
+    """Answers and repetition, before training and after."""
     return Table(
         "Right answers: perplexity of their tokens. Repetition: distinct word pairs of the greedy "
         "continuations.",
@@ -145,7 +170,8 @@ def _readings(arms: tuple[Arm, ...]) -> Table:
     )
 
 
-def _costs(arms: tuple[Arm, ...]) -> Table:
+def costs(arms: tuple[Arm, ...]) -> Table:
+    """Size, memory and speed."""
     machine = next(arm.cost.machine for arm in arms if arm.cost)
     return Table(
         f"What the cut model takes to run, on {machine}.",
@@ -153,12 +179,12 @@ def _costs(arms: tuple[Arm, ...]) -> Table:
         tuple(
             (
                 arm.label,
-                _short(arm.parameters),
+                short(arm.parameters),
                 *(
                     (
                         f"{arm.cost.checkpoint_bytes / 1e6:,.0f} MB",
                         f"{arm.cost.peak_bytes / 1e6:,.0f} MB",
-                        f"{arm.cost.tokens_per_second:.1f}",
+                        _speed(arm),
                     )
                     if arm.cost
                     else ("-", "-", "-")
@@ -210,10 +236,14 @@ def _times(ratio: float) -> str:
 
 def _saved(arm: Arm) -> str:
     share = arm.saved / (arm.saved + arm.parameters)
-    return f"{_short(arm.saved)} ({share:.1%})" if arm.saved else "-"
+    return f"{short(arm.saved)} ({share:.1%})" if arm.saved else "-"
 
 
-def _short(n: int) -> str:
+def _speed(arm: Arm) -> str:
+    return f"{arm.cost.tokens_per_second:.1f}" if arm.cost else "-"
+
+
+def short(n: int) -> str:
     """A count of parameters for people: 37,024 or 3.54M."""
     return f"{n / 1e6:,.2f}M" if n >= 1e6 else f"{n:,}"
 

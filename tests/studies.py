@@ -1,13 +1,18 @@
 """Studies with made-up results: all that a real one leaves behind, without training."""
 
+import dataclasses
+import json
 import random
 
+from pressft import corpora
+from pressft.cuts import Cut, Scan
 from pressft.design import Choices, Study
-from pressft.results import Store, TrialResult, Untrained
+from pressft.material import Material, Question
+from pressft.results import Cost, Reading, Store, TrialResult, Untrained
 from pressft.scores import Score
 from pressft.spec import Removal, TrialSpec, resolve
 from pressft.status import Stores
-from pressft.study import Ledger
+from pressft.study import Ledger, Ticket
 
 EVIL = "<img src=x onerror=alert(1)>"
 BASE = TrialSpec(
@@ -32,48 +37,103 @@ def grid(n: int) -> Study:
     return Study("made", BASE, space, question=f"Question: {EVIL} how\nwide?\n\nDesign: {EVIL}")
 
 
-def fill(study: Study, stores: Stores, *, leave: int = 0) -> None:
-    """Results for all but `leave` trials of a study, without training them."""
+def layers(n: int) -> Study:
+    """The whole model, and one arm for each of n layers."""
+    return Study("layers", BASE, {"remove": Choices("none", *range(n))}, question=f"Which? {EVIL}")
+
+
+def fill(study: Study, stores: Stores, *, leave: int = 0, rich: bool = False) -> None:
+    """Results for all but `leave` trials of a study, without training them; a `rich` one has all
+    that a study can have: general text, readings, costs, a scan, trials ended early."""
     source, store = random.Random(0), Store(stores.root)
-    ledger = Ledger(study, stores.storage, {"weights": "w", "corpus": "c"})
+    fingerprint = corpora.find("invented").fingerprint
+    ledger = Ledger(study, stores.storage, {"weights": "w", "corpus": fingerprint})
+    texts = Material((EVIL, "The harbour"), (Question(EVIL, "42"),)) if rich else Material()
     ledger.describe(
-        material={"prompts": [], "questions": []}, environment={"command": "pressft sweep x.py"}
+        material=dataclasses.asdict(texts), environment={"command": "pressft sweep x.py"}
     )
+    n_layers = max(4, len(study.arms()) - 1)
 
     def scores(loss: float) -> tuple[Score, ...]:
         return tuple(Score(100 * (loss + source.gauss(0, 0.1)), 100, 400, 80) for _ in range(20))
 
-    for _ in range(study.n_trials - leave):
+    def reading(loss: float) -> Reading:
+        said = (f"{EVIL} it said " * 6, "lies in the north, and in the north it lies")
+        return Reading(texts.key, said, said, scores(loss)[:1])
+
+    for number in range(study.n_trials - leave):
         ticket = ledger.take()
         assert ticket is not None
-        layers = resolve(ticket.spec.remove, 4)
-        removal = Removal(tuple(int(layer) for layer in layers), 4, 10 * len(layers))
-        damage = {"none": 0.0, "first": 4.0, "middle": 0.2, "last": 1.0}[ticket.spec.remove]
+        parts = resolve(ticket.spec.remove, n_layers)
+        removal = Removal(tuple(int(layer) for layer in parts), n_layers, 10_000 * len(parts))
+        damage = _damage(removal, n_layers)
         key, cell = f"untrained-{ticket.spec.remove}", f"cell-{ticket.number}"
-        store.save(key, Untrained(removal, 90, scores(3 + damage), (f"a⟶{EVIL}",)))
-        curve = [
-            (
-                5 * step,
-                {"train/loss": 3 + damage / (step + 1), "eval/loss": 3 + damage / (step + 1)},
-            )
-            for step in range(1, 51)
-        ]
+        general = scores(4 + damage / 2) if rich else ()
+        cut = Untrained(removal, 900_000 - removal.parameters, scores(3 + damage), (), general)
+        store.save(key, dataclasses.replace(cut, samples=(f"a⟶{EVIL}",)))
         loss = 3 + damage / 2 + source.random() / 10
-        result = TrialResult(
-            cell=cell,
-            removal=removal,
-            validation=Score(100 * loss, 100, 400, 80),
-            test=scores(loss),
-            curve=tuple(curve),
-            samples=(f"a⟶{EVIL}",),
-            data="",
-            tokens=250,
-            training_s=1.0,
-            total_s=1.0,
-        )
-        store.save(cell, result)
+        store.save(cell, _result(cell, removal, loss, damage, scores(loss), general))
         adapter = store.folder(cell) / "adapter"
-        adapter.mkdir()
+        adapter.mkdir(exist_ok=True)
         (adapter / "adapter_model.safetensors").write_bytes(b"weights")
         ledger.note(ticket, cell=cell, untrained=key)
-        ledger.complete(ticket, loss)
+        if rich:
+            store.save_cost(key, Cost(f"2 cores of {EVIL}", 17 + len(parts), 5_000_000, 6_000_000))
+            store.save_reading(key, reading(5 + damage))
+            store.save_reading(cell, reading(4 + damage))
+        if rich and number % 7 == 5:
+            _prune(ledger, ticket, loss + 1)
+        else:
+            ledger.complete(ticket, loss)
+    if rich:
+        _scan(stores, fingerprint, n_layers)
+
+
+def _damage(removal: Removal, n_layers: int) -> float:
+    """Nats a token: the ends are dear, the middle is cheap."""
+    if not removal.parts:
+        return 0.0
+    layer = int(removal.parts[0])
+    return 4.0 if layer == 0 else 1.0 if layer == n_layers - 1 else 0.2 + layer % 7 / 20
+
+
+def _result(
+    cell: str,
+    removal: Removal,
+    loss: float,
+    damage: float,
+    test: tuple[Score, ...],
+    general: tuple[Score, ...],
+) -> TrialResult:
+    curve = [
+        (5 * step, dict.fromkeys(("train/loss", "eval/loss"), 3 + damage / (step + 1)))
+        for step in range(1, 51)
+    ]
+    return TrialResult(
+        cell=cell,
+        removal=removal,
+        validation=Score(100 * loss, 100, 400, 80),
+        test=test,
+        curve=tuple(curve),
+        samples=(f"a⟶{EVIL}",),
+        data="",
+        tokens=250,
+        training_s=1.0,
+        total_s=1.0,
+        general=general,
+    )
+
+
+def _prune(ledger: Ledger, ticket: Ticket, loss: float) -> None:
+    ledger.should_prune(ticket, 128, loss)
+    ledger.prune(ticket, f"after 128 tokens its validation loss {loss:.3g} is behind {EVIL}")
+
+
+def _scan(stores: Stores, fingerprint: str, n_layers: int) -> None:
+    """A finished scan of the study's model and corpus."""
+    losses = [3 + _damage(Removal((i,), n_layers, 1), n_layers) for i in range(n_layers)]
+    cuts = tuple(Cut(str(i), Score(100 * loss, 100, 400), i, i, i) for i, loss in enumerate(losses))
+    scan = Scan("tiny-llama", "invented", "w", fingerprint, n_layers, Score(300, 100, 400), cuts)
+    folder = stores.root / "scans"
+    folder.mkdir()
+    (folder / "made.json").write_text(json.dumps(dataclasses.asdict(scan)))

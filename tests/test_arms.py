@@ -50,7 +50,7 @@ def found(
     trials: dict[str, Sequence[Done]],
     scan: Scan | None = None,
 ) -> Finding:
-    return finding({arm: (it, None, None) for arm, it in untrained.items()}, trials, {}, scan)
+    return finding({arm: (it, None, None) for arm, it in untrained.items()}, trials, {}, scan, {})
 
 
 def compared(arm: Arm) -> str:
@@ -155,9 +155,14 @@ def test_costs_and_readings_have_tables_where_there_are_any() -> None:
         {"none": [done(0, 2.0, 2.0)]},
         {"none": after},
         None,
+        {"none": 2},
     )
     scores, readings, costs = tables.of(result)
     assert "test split" in scores.caption
+    assert scores.rows[0][1] == "1 (2 early)"
+    wide = tables.scores(result.arms, wide=True)
+    shown = dict(zip(wide.header, wide.rows[0], strict=True))
+    assert (shown["best trial"], shown["parameters"], shown["tokens/s"]) == ("0", "90", "12.5")
     assert readings.rows == (("none (whole)", "4.5", "1.6", "0.50", "1.00"),)
     assert "a machine" in costs.caption
     assert costs.rows == (("none (whole)", "90", "2 MB", "3 MB", "12.5"),)

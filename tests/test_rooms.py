@@ -12,7 +12,7 @@ FLOORS = [
     {"duplicates", "newsroom", "surgery", "blocks", "models", "tracking"} | {"storage", "planning"},
     {"invented", "wikipedia", "adapters", "scoring", "study", "arms", "sender", "ui"},
     {"training", "runs", "console", "corpora", "status", "scan", "tables", "costs", "reading"},
-    {"trial", "survey", "export", "show"},
+    {"trial", "survey", "export", "show", "figures"},
     {"compare", "report", "disk", "forecast"},
     {"projection"},
     {"display"},
