@@ -2,8 +2,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-slow test-gpu chaos fuzz check ui clean
+.PHONY: demo test test-slow test-gpu test-browser chaos fuzz check axe ui clean
 FUZZ_S ?= 60
+AXE := 4.14.1
 
 demo: .venv/made
 	$(BIN)/pressft demo
@@ -32,6 +33,15 @@ check: .venv/made
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(TESTS)
+
+test-browser: .venv/made
+	$(BIN)/pytest -q -m browser
+
+axe: .venv/axe.min.js  # which finds faults of accessibility in tests/test_browser.py
+
+.venv/axe.min.js: .venv/made
+	cd .venv && npm pack --silent axe-core@$(AXE)
+	tar -xzmf .venv/axe-core-$(AXE).tgz -C .venv --strip-components 1 package/axe.min.js
 
 ui: .venv/made
 	$(BIN)/pressft ui

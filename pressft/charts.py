@@ -80,7 +80,7 @@ def plot(
     heights = [height for height in heights if height <= y.top] or heights
     width = (2 if wide else 1) * WIDTH
     across = _Scale([p.x for p in points], x, LEFT, width - (LEVEL_WIDTH if levels else RIGHT))
-    arrows = 28 if any(p.y > y.top for p in points) else 0
+    arrows = 34 if any(p.y > y.top for p in points) else 0
     up = _Scale(heights, y, HEIGHT - BOTTOM, TOP + arrows)
     parts = [
         f'<svg viewBox="0 0 {width} {HEIGHT}" role="img" aria-label="{escape(title)}">',
@@ -174,8 +174,8 @@ def _grid(across: _Scale, up: _Scale, x: Axis, y: Axis) -> list[str]:
         f'<path class="axis" d="M{LEFT} {TOP}V{bottom}H{right}"/>',
         f'<text class="label" x="{(LEFT + right) / 2}" y="{HEIGHT - 8}" text-anchor="middle">'
         f"{escape(x.label)}</text>",
-        f'<text class="label" x="14" y="{middle}" text-anchor="middle" '
-        f'transform="rotate(-90 14 {middle})">{escape(y.label)}</text>',
+        f'<text class="label" x="18" y="{middle}" text-anchor="middle" '
+        f'transform="rotate(-90 18 {middle})">{escape(y.label)}</text>',
     ]
 
 
@@ -213,7 +213,7 @@ def _series(series: Series, across: _Scale, up: _Scale) -> str:
 
 def _arrows(shown: Sequence[Series], across: _Scale, up: _Scale, letter: int) -> Iterator[str]:
     """At the upper edge what has no place below, hollow and filled marks in a row each."""
-    for hollow, y in ((True, TOP), (False, TOP + 14)):
+    for hollow, y in ((True, TOP), (False, TOP + 18)):
         row = [
             (across(point.x), item.css, point)
             for item in shown

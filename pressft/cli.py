@@ -313,12 +313,20 @@ def doctor(
 
 @app.command()
 def ui(
-    port: Annotated[int, typer.Option(help="Port on 127.0.0.1; 0 takes a free one.")] = 5000,
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Port on 127.0.0.1; one in use, or 0: a free one.")
+    ] = 5000,
+    optuna: Annotated[bool, typer.Option("--optuna", help="Open optuna-dashboard, too.")] = False,
+    storage: Storage = None,
 ) -> None:
-    """Open the MLflow UI on mlruns/, for this machine only."""
+    """Open the MLflow UI on mlruns/, for this machine only; print the page of each study."""
     from pressft import ui as room
+    from pressft.status import Stores
 
-    room.serve(ROOT, port, typer.echo)
+    sites = [room.mlflow(ROOT, port)]
+    if optuna:
+        sites.append(room.dashboard(Stores(ROOT, storage).storage, 0))
+    room.serve(sites, typer.echo)
 
 
 @app.command()

@@ -3,12 +3,12 @@
 The sweep writes it as trials end, the doctor where it is missing; both write the same.
 """
 
-from pressft import report, runs, status, tables
+from pressft import markdown, report, runs, status, tables
 from pressft.material import Material
 from pressft.outbox import Record
 from pressft.results import Store, TrialResult, Untrained
 from pressft.status import Stores
-from pressft.tracking import Tracker
+from pressft.tracking import NOTE, Tracker
 
 
 def show_trial(record: Record, result: TrialResult, cut: Untrained, store: Store) -> None:
@@ -19,6 +19,7 @@ def show_trial(record: Record, result: TrialResult, cut: Untrained, store: Store
     record.files(store.folder(result.cell) / "adapter")
     columns = {"untrained": cut.samples, "trained": result.samples}
     record.texts({"samples.md": runs.samples(columns)})
+    record.tag(**{NOTE: runs.note(result, cut)})
     record.end("FINISHED")
 
 
@@ -32,10 +33,14 @@ def show_study(tracker: Tracker, name: str, stores: Stores) -> None:
     finding = status.read(found, stores)
     experiment = tracker.experiment(name, found.question)
     table = tables.markdown(finding)
+    parts = (" ".join(part.split()) for part in found.question.split("\n\n"))
+    question = "\n\n".join(map(markdown.plain, parts))
+    note = f"**{markdown.plain(report.sentence(finding))}**\n\n{question}"
     files = {
         "report.html": report.page(name, found, finding, stores),
         "arms.md": table,
         "arms.csv": tables.as_csv(finding),
     }
     shown = runs.readings(finding, Material.of(found.material))
-    tracker.summary(experiment, name, f"{found.question}\n\n{table}", files, shown)
+    tracker.describe(experiment, note)
+    tracker.summary(experiment, name, f"{note}\n\n{table}", files, shown)

@@ -34,6 +34,18 @@ def params(spec: TrialSpec, cut: Untrained) -> dict[str, object]:
     return dataclasses.asdict(spec) | {"remove_layers": list(cut.removal.parts)}
 
 
+def note(result: TrialResult, cut: Untrained) -> str:
+    """What a trial came to, in Markdown."""
+    removal = result.removal
+    parts = ", ".join(map(str, removal.parts))
+    what = f"Without {parts} of {removal.of} layers" if parts else "The whole model"
+    return (
+        f"{what}: test perplexity **{result.test_score.perplexity:,.1f}**, "
+        f"untrained {total(cut.test).perplexity:,.1f}. Trained on {result.tokens:,} tokens in "
+        f"{result.training_s:,.0f} s; validation loss {result.validation.loss:.4f} nats a token."
+    )
+
+
 def test_metrics(result: TrialResult, cut: Untrained) -> dict[str, float]:
     """What is logged once, after training, on the test split."""
     score = result.test_score

@@ -2,11 +2,11 @@
 
 import csv
 import io
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from pressft.arms import WHOLE, Arm, Estimate, Finding
+from pressft.markdown import plain
 from pressft.results import Reading
 from pressft.scores import Score, distinct_2, total
 
@@ -24,11 +24,6 @@ class Table:
         lines = [self.header, ("---", *["---:"] * (len(self.header) - 1)), *self.rows]
         rows = "\n".join(f"| {' | '.join(line)} |" for line in lines)
         return f"{plain(self.caption)}\n\n{rows}"
-
-
-def plain(text: str) -> str:
-    """Text from outside as Markdown that shows it as it is: no tag, link or picture comes of it."""
-    return re.sub(r"([\\`*_\[\]<>|!#&~])", r"\\\1", text)
 
 
 def of(finding: Finding, *, wide: bool = False) -> list[Table]:

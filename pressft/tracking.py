@@ -9,9 +9,10 @@ import json
 import logging
 import os
 import re
+import sqlite3
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -32,10 +33,20 @@ from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunT
 from mlflow.exceptions import MlflowException
 
 from pressft.errors import MissingError, PressftError
+from pressft.markdown import plain
 from pressft.outbox import Data
 
 STORE = "mlflow.db"
 SUMMARY = "summary"
+NOTE = "mlflow.note.content"  # Markdown, rendered with its pictures
+VIEW = "pressft"  # the shared view of an experiment that a link can name: its curves by arm
+BY_ARM = {
+    "groupBy": {
+        "aggregateFunction": "average",
+        "groupByKeys": [{"mode": "tag", "groupByData": "arm"}],
+    },
+    "searchFilter": f"tags.arm != '{SUMMARY}'",
+}
 MOST_METRICS = 1000  # that MLflow takes in a batch
 REFUSED = {"INVALID_PARAMETER_VALUE", "BAD_REQUEST", "INVALID_STATE"}
 
@@ -95,6 +106,7 @@ class Tracker:
                 self._client = MlflowClient(self.uri)
                 if self._local:
                     self._client.search_experiments(max_results=1)
+                    _move_in(self.root)
         except (OSError, MlflowException) as error:
             raise MissingError(f"MLflow store: {_line(error)}") from error
 
@@ -105,17 +117,26 @@ class Tracker:
                 found = self._client.get_experiment_by_name(name)
                 if found is None:
                     location = (self.root / "artifacts" / name).as_uri() if self._local else None
-                    tags = {"mlflow.note.content": question}
+                    tags = {NOTE: plain(question)}
                     self._client.create_experiment(name, location, tags)
                     found = self._client.get_experiment_by_name(name)
             self._experiments[name] = str(found.experiment_id)
         return self._experiments[name]
 
-    def experiments(self) -> list[tuple[str, str]]:
-        """Name and id of each experiment, the one written last first."""
+    def describe(self, experiment: str, note: str) -> None:
+        """The experiment's note, with a link to its curves by arm."""
+        link = f"[Curves, grouped by arm](#{page(experiment, by_arm=True)})"
+        with _calling():
+            self._client.set_experiment_tag(experiment, NOTE, f"{note}\n\n{link}")
+            key = f"mlflow.sharedViewState.{VIEW}"
+            self._client.set_experiment_tag(experiment, key, json.dumps(BY_ARM))
+
+    def pages(self) -> list[tuple[str, str]]:
+        """Name of each experiment and the page of its curves, the one written last first."""
         with _calling():
             found = self._client.search_experiments(order_by=["last_update_time DESC"])
-        return [(str(item.name), str(item.experiment_id)) for item in found]
+        key = f"mlflow.sharedViewState.{VIEW}"
+        return [(str(e.name), page(e.experiment_id, by_arm=key in e.tags)) for e in found]
 
     def start(
         self,
@@ -247,7 +268,7 @@ class Tracker:
         run_id = self.start(experiment, f"{study}-{SUMMARY}", SUMMARY, {}, tags, [])
         # as `mlflow.log_table` writes them, but anew each time: that one appends
         named = [{"path": f"{name}.json", "type": "table"} for name in tables]
-        self.tag(run_id, {"mlflow.note.content": note, "mlflow.loggedArtifacts": json.dumps(named)})
+        self.tag(run_id, {NOTE: note, "mlflow.loggedArtifacts": json.dumps(named)})
         written = {
             f"{name}.json": json.dumps(
                 {"columns": list(rows[0]), "data": [[*r.values()] for r in rows]}
@@ -278,6 +299,33 @@ def _calling() -> Iterator[None]:
 def _line(error: Exception) -> str:
     """First line of an error, without the names and passwords of addresses."""
     return re.sub(r"://[^@/\s]*@", "://…@", (str(error).splitlines() or [repr(error)])[0])
+
+
+def page(experiment: str, *, by_arm: bool) -> str:
+    """Where MLflow's site shows an experiment's curves overlaid, behind the `#`."""
+    view = f"viewStateShareKey={VIEW}&" if by_arm else ""
+    mode = "compareRunsMode=CHART&workflowType=machine_learning"  # it opens in "GenAI" mode else
+    return f"/experiments/{experiment}/runs?{view}{mode}"
+
+
+def _move_in(root: Path) -> None:
+    """Artifacts under the root are found there, also when it was moved: MLflow keeps absolute
+    paths, and has no call to change them."""
+    with closing(sqlite3.connect(root / STORE, timeout=60)) as store, store:
+        known = store.execute("SELECT experiment_id, name, artifact_location FROM experiments")
+        for key, name, old in known.fetchall():
+            here = root / "artifacts" / name
+            if old == here.as_uri() or not old.endswith(f"/artifacts/{name}") or not here.is_dir():
+                continue
+            new = here.as_uri()
+            store.execute(
+                "UPDATE experiments SET artifact_location = ? WHERE experiment_id = ?", (new, key)
+            )
+            store.execute(
+                "UPDATE runs SET artifact_uri = ? || substr(artifact_uri, ?) "
+                "WHERE experiment_id = ? AND substr(artifact_uri, 1, ?) = ?",
+                (new, len(old) + 1, key, len(old), old),
+            )
 
 
 def _set_up(root: Path) -> None:

@@ -7,8 +7,8 @@ import pytest
 
 FLOORS = [
     {"errors"},
-    {"scores", "spec", "assets", "charts", "signals", "checkpoints", "leases", "outbox"},
-    {"design", "corpus", "tiny", "results", "intervals", "cuts", "material"},
+    {"scores", "spec", "assets", "charts", "markdown", "signals"} | {"checkpoints", "leases"},
+    {"design", "corpus", "tiny", "results", "intervals", "cuts", "material", "outbox"},
     {"duplicates", "newsroom", "surgery", "blocks", "models", "tracking"} | {"storage", "planning"},
     {"invented", "wikipedia", "adapters", "scoring", "study", "arms", "sender", "ui"},
     {"training", "runs", "console", "corpora", "status", "scan", "tables", "costs", "reading"},
