@@ -13,7 +13,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from pressft.corpus import MANIFEST
-from pressft.errors import UsageError
+from pressft.errors import UsageError, meant
 
 DATABASE = "crawl.db"
 NO_CONTACT = "which must know whom to write to: give -s PRESS_CONTACT=you@example.org"
@@ -130,7 +130,7 @@ def _sources(name: str) -> list[Source]:
     except ValueError as error:
         raise UsageError(f"feed {name!r} is no URL ({error}): {hint}") from None
     if not parts.scheme:
-        raise UsageError(f"unknown newsroom {name!r}: {hint}")
+        raise UsageError(f"unknown newsroom {name!r}: {hint}{meant(name, presets())}")
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise UsageError(f"feed {name!r} cannot be crawled: {hint}")
     return [Source(name, parts.hostname)]

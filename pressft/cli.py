@@ -1,5 +1,6 @@
 """The command line: wires the rooms together. Heavy rooms are imported inside the commands."""
 
+import contextlib
 import dataclasses
 import inspect
 import json
@@ -17,9 +18,11 @@ from pressft.spec import ScanSpec, TrialSpec
 
 if TYPE_CHECKING:
     from pressft.design import Study
+    from pressft.status import Stores
     from pressft.sweep import Outcome
 
 ROOT = Path("mlruns")
+WATCH_S = 3.0  # between two looks of `status --watch`
 
 app = typer.Typer(
     name="pressft",
@@ -29,6 +32,18 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+
+def _studies(incomplete: str) -> list[str]:
+    """Names that the shell may complete."""
+    from pressft import study
+    from pressft.status import Stores
+
+    if not (ROOT / "optuna.db").is_file():
+        return []
+    return [name for name in study.names(Stores(ROOT).storage) if name.startswith(incomplete)]
+
+
+StudyName = Annotated[str, typer.Argument(help="Name of a study.", autocompletion=_studies)]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 Storage = Annotated[
     str | None,
@@ -151,25 +166,54 @@ def _study(file: Path, name: str) -> "Study":
 
 @app.command()
 def status(
-    study: Annotated[str, typer.Argument(help="Name of a study.")],
+    study: StudyName,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Draw it again every few seconds, until it is done.")
+    ] = False,
     storage: Storage = None,
     as_json: Json = False,
 ) -> None:
-    """Show the table of a study, as far as it is."""
+    """Show the table of a study, as far as it is, and the trials at work."""
     from pressft import show
     from pressft import status as room
 
-    show.finding(room.finding(study, room.Stores(ROOT, storage)), as_json=as_json)
+    stores = room.Stores(ROOT, storage)
+    if watch and not as_json:
+        _watch(study, stores)
+        return
+    found = room.find(study, stores)
+    finding, running = room.read(found, stores), room.running(study, stores)
+    show.status(finding, room.progress(found), running, as_json=as_json)
+
+
+def _watch(study: str, stores: "Stores") -> None:
+    """Draw a study's status until it is done, or Ctrl-C."""
+    import time
+
+    from rich.live import Live
+
+    from pressft import show, status
+
+    with contextlib.suppress(KeyboardInterrupt), Live() as screen:
+        while True:
+            found = status.find(study, stores)
+            running = status.running(study, stores)
+            shown = show.live(status.read(found, stores), status.progress(found), running)
+            screen.update(shown, refresh=True)
+            if status.is_done(found) and not running:
+                return
+            time.sleep(WATCH_S)
 
 
 @app.command()
 def report(
-    study: Annotated[str, typer.Argument(help="Name of a study.")],
+    study: StudyName,
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", help=".html, .md or .csv; default: STUDY.html"),
     ] = None,
     storage: Storage = None,
+    as_json: Json = False,
 ) -> None:
     """Write the page that answers a study's question, also while it is still running."""
     from pressft import report as room
@@ -190,12 +234,16 @@ def report(
         write_atomically(path, text)
     except OSError as error:
         raise MissingError(f"{path}: {error.strerror}") from error
-    typer.echo(path)
+    if as_json:
+        found = status.finding(study, stores).as_json()
+        typer.echo(json.dumps({"file": str(path)} | found, indent=2))
+    else:
+        typer.echo(path)
 
 
 @app.command()
 def export(
-    study: Annotated[str, typer.Argument(help="Name of a study.")],
+    study: StudyName,
     folder: Annotated[Path, typer.Argument(help="New folder to write.")],
     arm: Annotated[str | None, typer.Option(help="Arm; default: the best of the cut ones.")] = None,
     gguf: Annotated[bool, typer.Option(help="Also GGUF, by llama.cpp's converter.")] = False,
@@ -324,13 +372,15 @@ def ui(
     from pressft.status import Stores
 
     sites = [room.mlflow(ROOT, port)]
+    if optuna and not storage and not (ROOT / "optuna.db").is_file():
+        raise MissingError(f"no studies in {ROOT}: start with `pressft sweep experiments/smoke.py`")
     if optuna:
         sites.append(room.dashboard(Stores(ROOT, storage).storage, 0))
     room.serve(sites, typer.echo)
 
 
 @app.command()
-def demo() -> None:
+def demo(as_json: Json = False) -> None:
     """From a newsroom on loopback to a compared study: crawl, cut, train, score, all offline."""
     from pressft import console
     from pressft.status import Stores
@@ -343,7 +393,7 @@ def demo() -> None:
     room.crawl(Path(study.base.corpus), stories)
     with console.reporter() as report:
         outcome = sweep.run(study, report, Stores(ROOT))
-    _print_outcome(outcome, study.name, as_json=False)
+    _print_outcome(outcome, study.name, as_json=as_json)
 
 
 def main() -> None:
@@ -351,7 +401,7 @@ def main() -> None:
     try:
         app()
     except PressftError as error:
-        typer.echo(f"pressft: {error}", err=True)
+        typer.echo(f"pressft: {' '.join(str(error).split())}", err=True)
         sys.exit(error.exit_code)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

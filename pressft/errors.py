@@ -9,6 +9,15 @@
 Each message is one line: what was seen, and what would work. A bug is any other exception.
 """
 
+import difflib
+from collections.abc import Iterable
+
+
+def meant(name: str, known: Iterable[str]) -> str:
+    """`; did you mean X?` where a known name is close to the given one, else nothing."""
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
 
 class PressftError(Exception):
     """A mistake of the user's or the world's, to be shown as one line."""

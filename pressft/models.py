@@ -28,7 +28,7 @@ from transformers import (
 
 from pressft import assets, tiny
 from pressft.assets import Progress
-from pressft.errors import DataError, MissingError, UsageError
+from pressft.errors import DataError, MissingError, UsageError, meant
 
 HUB = {"qwen3-0.6b": "Qwen/Qwen3-0.6B", "qwen3-4b": "Qwen/Qwen3-4B"}
 ORIGINS = HUB | {"smollm2-135m": "HuggingFaceTB/SmolLM2-135M-Instruct"}  # for model cards
@@ -93,7 +93,7 @@ def folder(name: str, progress: Progress) -> Path:
     if name.count("/") != 1 or name.startswith((".", "/", "~")):
         raise UsageError(
             f"model {name!r}: no such folder or preset; choose {', '.join(PRESETS)}, "
-            "a hub id (org/name) or a folder"
+            f"a hub id (org/name) or a folder{meant(name, PRESETS)}"
         )
     return _snapshot(name, FILES)
 

@@ -2,17 +2,18 @@
 
 import dataclasses
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import typer
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
+from rich.console import Console, Group
 from rich.table import Table
 
 from pressft import tables
 from pressft.arms import Finding
 from pressft.cuts import Scan
+from pressft.study import Running
 
 if TYPE_CHECKING:
     from pressft.forecast import Forecast
@@ -24,19 +25,55 @@ def finding(found: Finding, *, as_json: bool) -> None:
         typer.echo(json.dumps(found.as_json(), indent=2))
         return
     for table in tables.of(found):
-        _table(table)
+        Console().print(_table(table))
     for line in tables.lines(found):
         typer.echo(line)
 
 
-def _table(table: tables.Table) -> None:
+def status(found: Finding, progress: str, running: Sequence[Running], *, as_json: bool) -> None:
+    """Print how far a study is: its tables, and the trials at work."""
+    if as_json:
+        trials = [dataclasses.asdict(trial) for trial in running]
+        typer.echo(
+            json.dumps(found.as_json() | {"progress": progress, "running": trials}, indent=2)
+        )
+        return
+    finding(found, as_json=False)
+    if running:
+        Console().print(_table(_at_work(running)))
+    typer.echo(progress)
+
+
+def live(found: Finding, progress: str, running: Sequence[Running]) -> Group:
+    """The first table, the trials at work and the progress, to be drawn again and again."""
+    parts = [_table(tables.of(found)[0])] if found.arms else []
+    parts += [_table(_at_work(running))] if running else []
+    return Group(*parts, progress)
+
+
+def _at_work(running: Sequence[Running]) -> tables.Table:
+    rows = tuple(
+        (
+            str(trial.number),
+            trial.arm,
+            trial.worker,
+            f"{trial.tokens:,} of {trial.of:,}",
+            f"{trial.loss:.3f}" if trial.loss is not None else "-",
+        )
+        for trial in running
+    )
+    header = ("trial", "arm", "worker", "tokens", "validation")
+    return tables.Table("At work, as of the last validation; loss in nats a token.", header, rows)
+
+
+def _table(table: tables.Table) -> Table:
     shown = Table(title=table.caption, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for position, name in enumerate(table.header):
         header = name.replace(" ", "\n") if len(name) > 9 else name
         shown.add_column(header, justify="right" if position else "left", no_wrap=True)
     for row in table.rows:  # intervals and remarks go under their numbers: 80 columns
         shown.add_row(*(cell.replace(" [", "\n[").replace(" (", "\n(") for cell in row))
-    Console().print(shown)
+    return shown
 
 
 def scan(found: Scan, *, as_json: bool) -> None:

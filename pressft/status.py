@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pressft import arms, cuts
+from pressft import study as ledger
 from pressft.arms import Done, Finding
 from pressft.errors import UsageError
 from pressft.planning import Row
 from pressft.results import Store
-from pressft.study import Stored, stored
+from pressft.study import Running, Stored, stored
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +76,11 @@ def read(found: Stored, stores: Stores) -> Finding:
     scan = cuts.find(stores.root, found.weights, found.corpus.split("+")[0])
     early = Counter(row.arm for row in found.rows if row.state == "pruned")
     return arms.finding(untrained, trials, readings, scan, early)
+
+
+def running(study: str, stores: Stores) -> list[Running]:
+    """The trials of a stored study that are at work."""
+    return ledger.running(study, stores.storage)
 
 
 def is_done(found: Stored) -> bool:

@@ -16,7 +16,7 @@ import tenacity
 from optuna.samplers import RandomSampler
 from sqlalchemy.exc import InterfaceError, OperationalError, PendingRollbackError
 
-from pressft.errors import MissingError, UsageError
+from pressft.errors import MissingError, UsageError, meant
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 
@@ -171,7 +171,7 @@ def connect(storage: Patient, name: str, *, create: bool) -> optuna.Study:
         known = optuna.get_all_study_names(storage)
         if name not in known:
             there = ", ".join(sorted(known)) or "none; run `pressft sweep experiments/smoke.py`"
-            raise UsageError(f"no study {name!r}: the storage holds {there}")
+            raise UsageError(f"no study {name!r}: the storage holds {there}{meant(name, known)}")
         return optuna.load_study(study_name=name, storage=storage)
 
 

@@ -307,6 +307,38 @@ class Stored:
         return dataclasses.replace(self.base, **dict(row.params))  # type: ignore[arg-type]
 
 
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A trial at work: who has it, and how far it is by its last validation."""
+
+    number: int
+    arm: str
+    worker: str
+    tokens: int
+    of: int
+    loss: float | None  # of validation, nats a token
+
+
+def running(name: str, address: str) -> list[Running]:
+    """The trials at work, by number.
+
+    Raises:
+        As `stored`.
+    """
+    study = storage.connect(storage.backend(address), name, create=False)
+    base = TrialSpec(**study.user_attrs["definition"]["base"])
+    found = []
+    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+        row, seen = row_of(trial), trial.intermediate_values
+        spec = dataclasses.replace(base, **dict(row.params))  # type: ignore[arg-type]
+        tokens = max(seen, default=0)
+        worker = str(row.attrs.get("worker", ""))
+        found.append(
+            Running(row.number, row.arm, worker, tokens, spec.trained_tokens, seen.get(tokens))
+        )
+    return found
+
+
 def stored(name: str, address: str) -> Stored:
     """A stored study, for those who only look.
 

@@ -1,6 +1,8 @@
 """Every command: help, results on stdout, mistakes as one line with their exit code."""
 
 import json
+import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -9,8 +11,11 @@ from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
+from studies import fill, grid
 
-from pressft import cli
+from pressft import cli, corpora, status
+from pressft.status import Stores
+from pressft.study import Ledger, Stored
 
 COMMANDS = ["corpus", "scan", "run", "sweep", "status", "report", "export", "doctor", "ui", "demo"]
 
@@ -79,16 +84,43 @@ MISTAKES = [
     (("scan", "--corpus", "invented", "--window", "1"), 2, "window 1: choose at least 2"),
     (("scan", "--corpus", "invented", "--model", "qwen"), 2, "model 'qwen': no such folder"),
     (("export", "nothing", "out"), 2, "no study 'nothing'"),
+    (("export", "nothing", "out", "--storage", "nonsense"), 5, "study storage cannot be used"),
     (("ui",), 5, "no runs in mlruns"),
+    (("sweep", "folder"), 2, "folder: no such experiment file"),
+    (("sweep", "raises.py"), 2, "raises.py does not run: ValueError: two lines"),
+    (("sweep", "unclosed.py"), 2, "unclosed.py does not run: SyntaxError"),
+    (("sweep", "nothing.py"), 2, "nothing.py: holds no STUDY"),
+    (("corpus", "latin.txt"), 4, "no corpus folder latin.txt"),
+    (("run", "--model", "tiny-llama", "--corpus", "latin.txt"), 4, "latin.txt: not UTF-8 text"),
+    (("run", "--model", "tiny-llama", "--corpus", "short.txt"), 4, "more text is needed"),
+    (("run", "--model", "tiny-lama", "--corpus", "invented"), 2, "did you mean 'tiny-llama'?"),
+    (("run", "--learning-rate", "nan"), 2, "learning_rate nan: choose a number above 0"),
+    (("run", "--remove", "3-1"), 2, "an empty range; write the lower index first"),
+    (("run", "--mix", "2"), 2, "mix 2.0: choose 0 to 0.9"),
+    (("report", "nothing", "-o", "x.pdf"), 2, "x.pdf: choose a name that ends in"),
+    (("status", "nothing", "--storage", "sqlite:////no/x.db"), 5, "study storage"),
+    (("status", "nothing", "--storage", "postgresql://me:secret@127.0.0.1:1/x"), 5, "refused"),
+    (("doctor",), 2, "nothing has been run in mlruns yet"),
 ]
+FILES = {
+    "raises.py": b"raise ValueError('two\\nlines')",
+    "unclosed.py": b"STUDY = (",
+    "nothing.py": b"",
+    "latin.txt": b"\xe9t\xe9\n\n" * 30,
+    "short.txt": b"one paragraph",
+}
 
 
 @pytest.mark.parametrize(("arguments", "code", "message"), MISTAKES)
 def test_a_mistake_is_one_clear_line(
     arguments: Sequence[str], code: int, message: str, pressft: Run, tmp_path: Path
 ) -> None:
+    for name, content in FILES.items():
+        (tmp_path / name).write_bytes(content)
+    (tmp_path / "folder").mkdir()
     done = pressft(*arguments)
     assert done.code == code, done.err
+    assert "secret" not in done.err
     last = done.err.strip().splitlines()[-1]
     assert last.startswith("pressft: ")
     assert message in last
@@ -101,6 +133,96 @@ def test_an_unknown_option_is_a_usage_error(pressft: Run) -> None:
     done = pressft("run", "--rnk", "4")
     assert done.code == 2
     assert "--rank" in done.err  # the name that was meant
+
+
+def test_an_unknown_command_is_named_with_the_one_that_was_meant(pressft: Run) -> None:
+    done = pressft("statsu", "x")
+    assert done.code == 2
+    assert "Did you mean 'status'?" in done.err
+
+
+@pytest.fixture
+def studied(tmp_path: Path) -> Path:
+    """A folder with a study of which one trial is at work, and two are to come."""
+    study, stores = grid(8), Stores(tmp_path / "mlruns")
+    stores.root.mkdir()
+    fill(study, stores, leave=3)
+    fingerprint = corpora.find("invented").fingerprint
+    ledger = Ledger(study, stores.storage, {"weights": "w", "corpus": fingerprint})
+    ticket = ledger.take()
+    assert ticket
+    ledger.should_prune(ticket, 128, 3.25)
+    return tmp_path
+
+
+@pytest.mark.usefixtures("studied")
+def test_status_shows_the_table_and_the_trials_at_work(pressft: Run) -> None:
+    done = pressft("status", "made")
+    assert done.code == 0, done.err
+    assert "middle" in done.out
+    assert re.search(r"5 +first .* 128 of 256 +3\.250", done.out)
+    assert done.out.rstrip().endswith("5 of 8 trials done")
+    found = json.loads(pressft("status", "made", "--json").out)
+    assert found["progress"] == "5 of 8 trials done"
+    (running,) = found["running"]
+    assert (running["arm"], running["tokens"], running["of"]) == ("first", 128, 256)
+    assert running["loss"] == 3.25
+    assert [arm["arm"] for arm in found["arms"]] == ["none", "first", "middle", "last"]
+
+
+def test_status_is_watched_until_it_is_done(
+    pressft: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stores = Stores(tmp_path / "mlruns")
+    looks: list[str] = []
+    stores.root.mkdir()
+    fill(grid(8), stores, leave=1)
+
+    find = status.find
+
+    def look(study: str, stores: Stores) -> Stored:
+        looks.append(study)
+        if len(looks) == 3:
+            fill(grid(8), stores)
+        return find(study, stores)
+
+    monkeypatch.setattr(status, "find", look)
+    monkeypatch.setattr(cli, "WATCH_S", 0)
+    done = pressft("status", "made", "--watch")
+    assert done.code == 0, done.err
+    assert len(looks) == 3
+    assert "8 of 8 trials done" in done.out
+
+
+def test_a_report_says_what_it_wrote(pressft: Run, studied: Path) -> None:
+    assert pressft("report", "made").out.strip() == "made.html"
+    found = json.loads(pressft("report", "made", "-o", "x.csv", "--json").out)
+    assert found["file"] == "x.csv"
+    assert found["best"] == "middle"
+    assert (studied / "x.csv").read_text().startswith("arm,layers,trials,ended_early,")
+    done = pressft("report", "mad")
+    assert done.code == 2
+    assert "did you mean 'made'?" in done.err
+    assert pressft("report", "made", "-o", "no/x.csv").code == 5
+
+
+@pytest.mark.parametrize(
+    ("words", "completed"),
+    [("pressft sta", "status"), ("pressft status ma", "made"), ("pressft run --ra", "--rank")],
+)
+def test_the_shell_completes_commands_options_and_studies(
+    words: str, completed: str, studied: Path
+) -> None:
+    asked = {"COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))}
+    done = subprocess.run(
+        [sys.executable, "-c", "from pressft.cli import app; app(prog_name='pressft')"],
+        cwd=studied,
+        env=os.environ | asked | {"_PRESSFT_COMPLETE": "complete_bash"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert completed in done.stdout.split(), done.stderr
 
 
 def test_a_dry_run_prints_what_it_would_take_and_starts_nothing(
