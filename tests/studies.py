@@ -46,7 +46,7 @@ def fill(study: Study, stores: Stores, *, leave: int = 0, rich: bool = False) ->
     """Results for all but `leave` trials of a study, without training them; a `rich` one has all
     that a study can have: general text, readings, costs, a scan, trials ended early."""
     source, store = random.Random(0), Store(stores.root)
-    fingerprint = corpora.find("invented").fingerprint
+    fingerprint = corpora.find("invented").fingerprint if rich else "c"
     ledger = Ledger(study, stores.storage, {"weights": "w", "corpus": fingerprint})
     texts = Material((EVIL, "The harbour"), (Question(EVIL, "42"),)) if rich else Material()
     ledger.describe(
