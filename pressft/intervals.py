@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import rankdata
 
 from pressft.scores import Score, exp
 
@@ -58,12 +57,18 @@ def rank_correlation(a: Sequence[float], b: Sequence[float], seed: int = 0) -> I
     """Of Spearman's rank correlation, over the pairs, which are drawn again with replacement."""
     random = np.random.default_rng(seed)
     drawn = random.integers(len(a), size=(DRAWS // 5, len(a)))
-    ranks = [rankdata(np.asarray(side, dtype=np.float64)[drawn], axis=1) for side in (a, b)]
+    ranks = [_ranks(np.asarray(side, dtype=np.float64)[drawn]) for side in (a, b)]
     ours, theirs = (side - side.mean(1, keepdims=True) for side in ranks)
     spread = np.sqrt((ours**2).sum(1) * (theirs**2).sum(1))
     found = (ours * theirs).sum(1)[spread > 0] / spread[spread > 0]
     low, high = np.quantile(found, _tails(1)) if len(found) else (-1.0, 1.0)
     return Interval(float(low), float(high))
+
+
+def _ranks(rows: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Mean rank of each value in its row, but for a constant; equal values share one."""
+    left, right = rows[:, :, None], rows[:, None, :]
+    return np.asarray((left > right).sum(2) + (left == right).sum(2) / 2)
 
 
 def _losses(sides: Sequence[Runs], seed: int) -> list[list[NDArray[np.float64]]]:

@@ -1,13 +1,16 @@
 """Intervals hold what they promise: coverage on synthetic scores with a known truth."""
 
 import math
+import subprocess
+import sys
 
 import numpy as np
 import pytest
+from scipy.stats import spearmanr
 
 from pressft import intervals
 from pressft.intervals import Interval
-from pressft.scores import Score
+from pressft.scores import Score, spearman
 
 TRUE_LOSS, N_DOCUMENTS = 3.0, 40
 
@@ -94,3 +97,19 @@ def test_other_documents_are_refused() -> None:
         intervals.ratio([one], [other])
     assert 2 in Interval(1, 2)
     assert 3 not in Interval(1, 2)
+
+
+def test_rank_correlations_are_those_of_scipy_ties_included() -> None:
+    source = np.random.default_rng(7)
+    a, b = source.integers(9, size=15), source.integers(9, size=15)
+    assert spearman(a.tolist(), b.tolist()) == pytest.approx(spearmanr(a, b).statistic)
+    drawn = np.random.default_rng(0).integers(15, size=(intervals.DRAWS // 5, 15))
+    theirs = [spearmanr(a[i], b[i]).statistic for i in drawn]
+    found = intervals.rank_correlation(a.tolist(), b.tolist())
+    assert (found.low, found.high) == pytest.approx(np.quantile(theirs, [0.025, 0.975]))
+
+
+def test_whoever_only_looks_waits_for_no_scipy() -> None:
+    code = "import sys, pressft.status, pressft.show; print({'scipy', 'torch'} & {*sys.modules})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"
