@@ -23,6 +23,7 @@ from optuna.samplers import TPESampler
 from optuna.trial import FrozenTrial, TrialState
 
 from pressft.design import Choices, Range, Study, Value
+from pressft.storage import Found
 
 MAX_DEATHS = 3  # of processes at one cell since one start: then it is left
 REDRAWS = 20  # TPE repeats itself on small discrete spaces: so often we ask for a point not had yet
@@ -46,11 +47,11 @@ class Row:
         return str(self.params["remove"])
 
 
-def row_of(trial: FrozenTrial) -> Row:
-    """A trial of Optuna's as a row."""
-    attrs = dict(trial.user_attrs)
-    params = attrs.pop("params", dict(trial.params))
-    return Row(trial.number, trial.state.name.lower(), params, trial.value, attrs, key(params))
+def row_of(found: Found) -> Row:
+    """A stored trial as a row."""
+    attrs = dict(found.attrs)
+    params = attrs.pop("params")
+    return Row(found.number, found.state.name.lower(), params, found.value, attrs, key(params))
 
 
 def key(params: Mapping[str, Value]) -> str:

@@ -2,9 +2,11 @@
 away, locked for what only one process may do at a time."""
 
 import hashlib
+import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ import optuna
 import sqlalchemy
 import tenacity
 from optuna.samplers import RandomSampler
+from optuna.trial import TrialState
 from sqlalchemy.exc import InterfaceError, OperationalError, PendingRollbackError
 
 from pressft.errors import MissingError, UsageError, meant
@@ -21,6 +24,7 @@ from pressft.errors import MissingError, UsageError, meant
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 
 PATIENCE_S = 900.0  # with a database that was there and is away
+FEW = 500  # trials that are asked for by id
 HURRY_S = 10.0  # the same, when a signal asked us to stop
 
 
@@ -59,6 +63,22 @@ def _patient(name: str) -> Callable[..., Any]:
     return again
 
 
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A trial as it is stored, but for its intermediate values."""
+
+    trial_id: int
+    number: int
+    state: TrialState
+    value: float | None
+    attrs: dict[str, Any]
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing of it changes any more."""
+        return bool(self.state.is_finished())
+
+
 class Patient(optuna.storages.RDBStorage):
     """Optuna's own storage, whose calls outlive a restart of the database.
 
@@ -92,6 +112,45 @@ class Patient(optuna.storages.RDBStorage):
                 return float(connection.execute(sqlalchemy.text(query)).scalar_one())
 
         return max(self.trouble, float(patiently(ask, lambda: self.patience_s)))
+
+    def read(self, study_id: int, but: Container[int] = ()) -> list["Found"]:
+        """All trials by number, those numbered in `but` left out; three plain queries, where
+        Optuna's own way builds objects: 10,000 trials in 0.5 s instead of 7."""
+        found = patiently(lambda: self._found(study_id, but), lambda: self.patience_s)
+        for trial in found:
+            if "params" not in trial.attrs:  # made by other hands
+                trial.attrs["params"] = self.get_trial(trial.trial_id).params
+        return list(found)
+
+    def _found(self, study_id: int, but: Container[int]) -> list["Found"]:
+        from optuna.storages._rdb.models import TrialModel as Trial
+        from optuna.storages._rdb.models import TrialUserAttributeModel as Attribute
+        from optuna.storages._rdb.models import TrialValueModel as Value
+
+        trials = sqlalchemy.select(Trial.trial_id, Trial.number, Trial.state)
+        with self.engine.connect() as connection:
+            # states first: a trial that is over by then has its value and its last attributes
+            ordered = trials.where(Trial.study_id == study_id).order_by(Trial.number)
+            new = [row for row in connection.execute(ordered) if row.number not in but]
+            ids = sqlalchemy.select(Trial.trial_id).where(Trial.study_id == study_id)
+            if len(new) < FEW:
+                ids = ids.where(Trial.trial_id.in_([row.trial_id for row in new]))
+            values = sqlalchemy.select(Value.trial_id, Value.value, Value.value_type)
+            attributes = sqlalchemy.select(Attribute.trial_id, Attribute.key, Attribute.value_json)
+            losses = {
+                row.trial_id: Value.stored_repr_to_value(row.value, row.value_type)
+                for row in connection.execute(values.where(Value.trial_id.in_(ids)))
+            }
+            attrs: dict[int, dict[str, Any]] = {row.trial_id: {} for row in new}
+            for row in connection.execute(attributes.where(Attribute.trial_id.in_(ids))):
+                if row.trial_id in attrs:
+                    attrs[row.trial_id][row.key] = json.loads(row.value_json)
+        return [
+            Found(
+                row.trial_id, row.number, row.state, losses.get(row.trial_id), attrs[row.trial_id]
+            )
+            for row in new
+        ]
 
     def widen(self, study_id: int, name: str, distribution: str) -> None:
         """Let a parameter's finished trials have more choices: those they had, and behind them new

@@ -61,6 +61,7 @@ class Ledger:
         self._ids: dict[int, int] = {}  # of open trials, by number
         self._alive: dict[int, float] = {}
         self._rows: dict[int, Row] = {}  # that are over
+        self._unfinished: dict[int, int] = {}  # ids of the others, by number
         self._start_id = start_id or uuid.uuid4().hex
         self._storage = storage.backend(address)
         self._study = storage.connect(self._storage, study.name, create=True)
@@ -124,17 +125,18 @@ class Ledger:
         or those of this machine's processes that are gone, and those that nobody has kept alive."""
         left = []
         with self._lock:
-            running = self._trials(TrialState.RUNNING)
+            running = [row for row in self.rows() if row.state == "running"]
             heard_since = self._storage.up_since() if running else 0.0
-            for trial in running:
-                theirs = str(trial.user_attrs.get("worker", ""))
-                alive = float(trial.user_attrs.get("alive", 0.0))
-                ours = theirs == worker_name() and trial.number not in self._ids
+            for row in running:
+                theirs = str(row.attrs.get("worker", ""))
+                alive = float(row.attrs.get("alive", 0.0))
+                ours = theirs == worker_name() and row.number not in self._ids
                 gone = ours or is_gone(theirs, alive, heard_since)
                 if theirs == worker if worker else gone:
-                    self._note(trial._trial_id, died_in=self._start_id, fault=reason)
-                    if self._close(trial._trial_id, TrialState.FAIL):
-                        left.append(row_of(trial))
+                    trial_id = self._unfinished[row.number]
+                    self._note(trial_id, died_in=self._start_id, fault=reason)
+                    if self._close(trial_id, TrialState.FAIL):
+                        left.append(row)
         return left
 
     def take(self) -> Ticket | None:
@@ -170,7 +172,8 @@ class Ledger:
 
     def busy(self) -> bool:
         """Whether others are at work, whose ends may bring more to do."""
-        return any(trial.number not in self._ids for trial in self._trials(TrialState.RUNNING))
+        rows = self.rows()
+        return any(row.state == "running" and row.number not in self._ids for row in rows)
 
     def _beat(self) -> None:
         """Keep the open trials alive in the storage, from a thread of our own: neither a long
@@ -258,22 +261,17 @@ class Ledger:
 
     def rows(self) -> list[Row]:
         """All trials, by number."""
-        found = []
-        for trial in self._trials():
-            row = self._rows.get(trial.number) or row_of(trial)
-            if trial.state.is_finished():
-                self._rows[trial.number] = row
-            found.append(row)
-        return found
+        found = self._storage.read(self._study._study_id, self._rows)
+        new = {trial.number: row_of(trial) for trial in found}
+        self._rows |= {trial.number: new[trial.number] for trial in found if trial.is_over}
+        self._unfinished = {t.number: t.trial_id for t in found if not t.is_over}
+        return sorted((self._rows | new).values(), key=lambda row: row.number)
 
     def n_open(self) -> int:
         """Trials still to be run, as far as it is known now."""
         done = {"complete", "pruned"}
         over = [row for row in self.rows() if row.state in done or row.attrs.get("final")]
         return max(0, self.design.n_trials - len(over))
-
-    def _trials(self, *states: TrialState) -> list[FrozenTrial]:
-        return self._study.get_trials(deepcopy=False, states=states or None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -345,7 +343,8 @@ def stored(name: str, address: str) -> Stored:
     Raises:
         UsageError: no such study; the message names those there are.
     """
-    study = storage.connect(storage.backend(address), name, create=False)
+    opened = storage.backend(address)
+    study = storage.connect(opened, name, create=False)
     definition = study.user_attrs["definition"]
     base = TrialSpec(**definition["base"])
     attrs = study.user_attrs
@@ -353,7 +352,7 @@ def stored(name: str, address: str) -> Stored:
         base=base,
         weights=definition["weights"],
         corpus=definition["corpus"],
-        rows=[row_of(trial) for trial in study.get_trials(deepcopy=False)],
+        rows=[row_of(trial) for trial in opened.read(study._study_id)],
         definition=definition,
         question=attrs.get("question", ""),
         asked=attrs.get("asked", 0),

@@ -8,8 +8,8 @@ import pytest
 FLOORS = [
     {"errors"},
     {"scores", "spec", "assets", "charts", "markdown", "signals"} | {"checkpoints", "leases"},
-    {"design", "corpus", "tiny", "results", "intervals", "cuts", "material", "outbox"},
-    {"duplicates", "newsroom", "surgery", "blocks", "models", "tracking"} | {"storage", "planning"},
+    {"design", "corpus", "tiny", "results", "intervals", "cuts", "material", "outbox", "storage"},
+    {"duplicates", "newsroom", "surgery", "blocks", "models", "tracking", "planning"},
     {"invented", "wikipedia", "adapters", "scoring", "study", "arms", "sender", "ui"},
     {"training", "runs", "console", "corpora", "status", "scan", "tables", "costs", "reading"},
     {"trial", "survey", "export", "show", "figures"},
