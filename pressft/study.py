@@ -323,11 +323,14 @@ def running(name: str, address: str) -> list[Running]:
     Raises:
         As `stored`.
     """
-    study = storage.connect(storage.backend(address), name, create=False)
+    opened = storage.backend(address)
+    study = storage.connect(opened, name, create=False)
     base = TrialSpec(**study.user_attrs["definition"]["base"])
     found = []
-    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-        row, seen = row_of(trial), trial.intermediate_values
+    for trial in opened.read(study._study_id):
+        if trial.state != TrialState.RUNNING:
+            continue
+        row, seen = row_of(trial), opened.get_trial(trial.trial_id).intermediate_values
         spec = dataclasses.replace(base, **dict(row.params))  # type: ignore[arg-type]
         tokens = max(seen, default=0)
         worker = str(row.attrs.get("worker", ""))
