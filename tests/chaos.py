@@ -4,6 +4,7 @@ once, with the very numbers of a study left alone, and every point of every curv
 
     python tests/chaos.py           # `make chaos`: prints the table
     python tests/chaos.py --short   # as `make test` has it
+    python tests/chaos.py --crowd   # no fault, but 200 trials by four workers
 """
 
 import argparse
@@ -36,7 +37,7 @@ from pressft.errors import MissingError
 from pressft.results import Store
 from pressft.status import Stores
 
-BASE = dataclasses.replace(TINY, tokens=1536, validation_tokens=300)
+BASE = dataclasses.replace(TINY, validation_tokens=300)
 POINTS_OF = "SELECT key, step FROM metrics WHERE run_uuid = ?"
 
 
@@ -53,6 +54,7 @@ class Plan:
     outage_s: float
     pause_s: float = 2.0
     workers: int = 4
+    tokens: int = 1536  # of a trial: six steps
 
     def study(self) -> Study:
         """Two arms and ranks, and as many learning rates as it takes."""
@@ -62,10 +64,11 @@ class Plan:
             "rank": Choices(2, 4),
             "learning_rate": Choices(*rates),
         }
-        return Study("chaos", BASE, space)
+        return Study("chaos", dataclasses.replace(BASE, tokens=self.tokens), space)
 
 
-LONG = Plan(trials=200, kills=100, saves=50, restarts=10, outages=5, outage_s=60)
+LONG = Plan(trials=60, kills=100, saves=50, restarts=10, outages=5, outage_s=60)
+CROWD = Plan(trials=200, kills=0, saves=0, restarts=0, outages=0, outage_s=0, tokens=256)
 SHORT = Plan(
     trials=16, kills=10, saves=5, restarts=2, outages=1, outage_s=8, pause_s=1.5, workers=3
 )
@@ -285,10 +288,12 @@ def run(plan: Plan, folder: Path, database: Database, say: Callable[[str], None]
 
 
 def main() -> None:
-    """The long version, or the short one; prints the table."""
+    """One of the plans; prints the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--short", action="store_true", help="what `make test` runs")
-    plan = SHORT if parser.parse_args().short else LONG
+    parser.add_argument("--crowd", action="store_true", help="four workers, 200 trials, no fault")
+    asked = parser.parse_args()
+    plan = SHORT if asked.short else CROWD if asked.crowd else LONG
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         os.environ["PRESSFT_CACHE"] = folder
         database = Database()
