@@ -22,6 +22,7 @@ test-gpu: .venv/made
 
 chaos: .venv/made
 	$(BIN)/python tests/chaos.py
+	$(BIN)/python tests/chaos.py --crowd
 
 fuzz: .venv/made
 	$(BIN)/python -m pip install --quiet 'atheris>=3.0'

@@ -274,8 +274,9 @@ class _Sweep:
         name = f"{self.study.name}-{ticket.number:05d}-{uuid.uuid4().hex[:8]}"
         for row in reversed(self.ledger.rows()):
             cut_short = "died_in" in row.attrs or row.attrs.get("interrupted")
-            if row.state == "fail" and row.attrs.get("cell") == cell and cut_short:
-                name = str(row.attrs.get("record", name))
+            ours = row.attrs.get("cell") == cell and "record" in row.attrs  # one may die between
+            if row.state == "fail" and ours and cut_short:
+                name = str(row.attrs["record"])
                 break
         key = trials.untrained_key(self.bench, spec)
         self.ledger.note(ticket, cell=cell, record=name, untrained=key)

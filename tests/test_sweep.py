@@ -22,8 +22,10 @@ from pressft import status, sweep, tables
 from pressft.cuts import Scan
 from pressft.design import Choices, Study
 from pressft.errors import DataError, RefusedError, UsageError
+from pressft.results import Store
 from pressft.spec import TrialSpec
 from pressft.status import Stores
+from pressft.study import Ledger
 from pressft.sweep import Outcome
 
 BASE = dataclasses.replace(TINY, model="tiny-qwen3", tokens=2560)
@@ -355,6 +357,25 @@ def test_a_trial_behind_its_arm_ends_early_in_both_views(
     assert [trial.state.name for trial in stored.trials] == ["COMPLETE"] * 3 + ["PRUNED"]
     again = sweep.run(study, Listener(), Stores(root))
     assert (again.trained, again.pruned) == (0, 0)
+
+
+def test_law_9_a_trial_killed_between_its_notes_does_not_orphan_an_earlier_record(
+    fresh: Callable[[Path], Path], tmp_path: Path
+) -> None:
+    stores = Stores(fresh(tmp_path / "mlruns"))
+    study = Study("orphan", BASE, {})
+    bench = sweep.trials.prepare(BASE, Store(stores.root), lambda *_: None)
+    identity = {"weights": bench.base.identity, "corpus": bench.fingerprint}
+    for notes in ({"cell": bench.cell(BASE), "record": "first"}, {"cell": bench.cell(BASE)}):
+        ledger = Ledger(study, stores.storage, identity)
+        ledger.recover()
+        ticket = ledger.take()
+        assert ticket is not None
+        ledger.note(ticket, **notes)
+    assert sweep.run(study, Listener(), stores).trained == 1
+    last = status.find("orphan", stores).rows[-1]
+    assert (last.state, last.attrs["record"]) == ("complete", "first")
+    assert not list(stores.outbox.glob("*.jsonl"))
 
 
 def test_no_trial_is_taken_when_the_time_is_over(root: Path, outcome: Outcome) -> None:
