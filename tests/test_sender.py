@@ -149,5 +149,5 @@ def test_whatever_a_summary_comes_to_sending_goes_on(
 def test_no_password_of_a_server_is_told(tmp_path: Path) -> None:
     tracker = Tracker(tmp_path, "http://me:s3cret@127.0.0.1:9/")
     with pytest.raises(AwayError) as error:
-        tracker.experiments()
+        tracker.pages()
     assert "s3cret" not in str(error.value)
