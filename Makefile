@@ -2,14 +2,15 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-slow test-gpu test-browser chaos fuzz check axe ui clean
+.PHONY: demo test test-slow test-gpu test-browser bench-smoke chaos fuzz check axe ui clean
 FUZZ_S ?= 60
 AXE := 4.14.1
 
 demo: .venv/made
 	$(BIN)/pressft demo
 
-TESTS := $(BIN)/pytest -q -n 2 --dist loadfile
+# in the order of collection: the longest files, each one test, would come last else
+TESTS := $(BIN)/pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 
 test: .venv/made
 	$(TESTS)
@@ -34,6 +35,9 @@ check: .venv/made
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(TESTS)
+
+bench-smoke: .venv/made
+	$(BIN)/pytest -q -m bench
 
 test-browser: .venv/made
 	$(BIN)/pytest -q -m browser

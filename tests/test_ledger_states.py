@@ -106,7 +106,7 @@ class PerArmWorkers(Workers):
 
 
 FEW = settings(
-    max_examples=6,
+    max_examples=4,
     stateful_step_count=20,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
