@@ -188,8 +188,6 @@ def status(
 
 def _watch(study: str, stores: "Stores") -> None:
     """Draw a study's status until it is done, or Ctrl-C."""
-    import time
-
     from rich.live import Live
 
     from pressft import show, status

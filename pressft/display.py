@@ -86,7 +86,7 @@ class Display:
 
     def _summarize(self) -> None:
         """Show the study as far as it is, where there is more than was shown before."""
-        n = sum(row.state in {"complete", "pruned"} for row in self.ledger.rows())
+        n = sum(row.is_done for row in self.ledger.rows())
         if n != self._shown and not self._shared:
             projection.show_study(self._tracker, self.ledger.design.name, self.stores)
         self._shown = n

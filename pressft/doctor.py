@@ -114,14 +114,8 @@ class _Shower:
         cut = self.store.untrained(str(row.attrs["untrained"]))
         if result is None or cut is None:
             return
-        tags = {
-            "study": name,
-            "arm": row.arm,
-            "trial": row.number,
-            "cell": row.attrs["cell"],
-            "corpus": found.corpus,
-            "rebuilt": "true",
-        }
+        tags = runs.tags(name, row.arm, row.number, str(row.attrs["cell"]), found.corpus)
+        tags["rebuilt"] = "true"
         spec = found.spec(row)
         record = Record(self.stores.outbox, str(row.attrs.get("record", f"{name}-{row.number}")))
         experiment = {"name": _experiment(name), "question": found.question}

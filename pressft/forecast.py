@@ -15,6 +15,7 @@ from pressft import trial as trials
 from pressft.assets import Progress
 from pressft.design import Study, Value
 from pressft.errors import UsageError
+from pressft.planning import Row, key
 from pressft.results import Store
 from pressft.scores import Score, total
 from pressft.spec import TrialSpec, resolve
@@ -81,24 +82,28 @@ def forecast(study: Study, stores: Stores, progress: Progress) -> Forecast:
         raise UsageError(f"{study.name}: its arms are known after `pressft scan`, or the sweep")
     bench = trials.prepare(base, Store(stores.root), progress)
     pace = _pace(bench, base, progress)
+    done = [row for row in _rows(study, stores) if row.is_done]
+    keys = {row.key for row in done}
     cells = tuple(
-        Cell(params, spec.trained_tokens, bench.store.trial(bench.cell(spec)) is not None)
+        Cell(params, spec.trained_tokens, key(params) in keys or bool(trial))
         for params in (study.grid() if study.design == "grid" else ())
         for spec in (study.spec(**params),)
+        for trial in (bench.store.trial(bench.cell(spec)),)
     )
-    known = Counter(str(c.params["remove"]) for c in cells if c.known) or _done(study, stores)
+    known = Counter(str(c.params["remove"]) for c in cells if c.known)
+    if study.design != "grid":
+        known = Counter(row.arm for row in done)
     asked = study.n_trials // len(study.arms())
     arms = tuple(_arm(bench, study, arm, asked, known[arm], pace) for arm in study.arms())
     return Forecast(study.name, arms, cells, pace.peak_bytes)
 
 
-def _done(study: Study, stores: Stores) -> Counter[str]:
-    """Trials of each arm that the study has already, where it has been begun."""
+def _rows(study: Study, stores: Stores) -> list[Row]:
+    """The study's trials, where it has been begun."""
     try:
-        rows = status.find(study.name, stores).rows
+        return status.find(study.name, stores).rows
     except UsageError:
-        return Counter()
-    return Counter(row.arm for row in rows if row.state in {"complete", "pruned"})
+        return []
 
 
 def _arm(bench: Bench, study: Study, arm: str, asked: int, known: int, pace: Pace) -> ArmForecast:

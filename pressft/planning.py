@@ -46,6 +46,11 @@ class Row:
         """Value of `remove`, as named in the study."""
         return str(self.params["remove"])
 
+    @property
+    def is_done(self) -> bool:
+        """Whether its cell is not to be run again: trained to its end, or ended early."""
+        return self.state in {"complete", "pruned"}
+
 
 def row_of(found: Found) -> Row:
     """A stored trial as a row."""
@@ -65,7 +70,8 @@ def settled(rows: Sequence[Row], start_id: str) -> list[Row]:
     return [
         row
         for row in rows
-        if row.state in {"running", "complete", "pruned"}
+        if row.is_done
+        or row.state == "running"
         or (
             row.state == "fail"
             and (

@@ -34,6 +34,11 @@ def params(spec: TrialSpec, cut: Untrained) -> dict[str, object]:
     return dataclasses.asdict(spec) | {"remove_layers": list(cut.removal.parts)}
 
 
+def tags(study: str, arm: str, trial: int, cell: str, corpus: str) -> dict[str, object]:
+    """What a run is found and grouped by; `corpus` is a fingerprint."""
+    return {"study": study, "arm": arm, "trial": trial, "cell": cell, "corpus": corpus}
+
+
 def note(result: TrialResult, cut: Untrained) -> str:
     """What a trial came to, in Markdown."""
     removal = result.removal

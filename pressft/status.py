@@ -99,7 +99,7 @@ def progress(found: Stored) -> str:
 
 
 def _done(found: Stored) -> int:
-    return sum(row.state in {"complete", "pruned"} for row in found.rows)
+    return sum(row.is_done for row in found.rows)
 
 
 def by_arm(rows: Sequence[Row], store: Store) -> dict[str, list[Done]]:

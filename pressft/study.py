@@ -269,8 +269,7 @@ class Ledger:
 
     def n_open(self) -> int:
         """Trials still to be run, as far as it is known now."""
-        done = {"complete", "pruned"}
-        over = [row for row in self.rows() if row.state in done or row.attrs.get("final")]
+        over = [row for row in self.rows() if row.is_done or row.attrs.get("final")]
         return max(0, self.design.n_trials - len(over))
 
 

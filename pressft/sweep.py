@@ -198,7 +198,7 @@ class _Sweep:
             reused=reused,
             pruned=sum(row.state == "pruned" for row in new),
             failed=sum(row.state == "fail" and bool(row.attrs.get("failed_in")) for row in new),
-            done=sum(row.state in {"complete", "pruned"} for row in rows),
+            done=sum(row.is_done for row in rows),
             asked=self.study.n_trials,
             finding=finding,
             timed_out=time.time() > until and self.ledger.n_open() > 0,
@@ -280,17 +280,11 @@ class _Sweep:
                 break
         key = trials.untrained_key(self.bench, spec)
         self.ledger.note(ticket, cell=cell, record=name, untrained=key)
-        tags = {
-            "study": self.study.name,
-            "arm": spec.remove,
-            "trial": ticket.number,
-            "cell": cell,
-            "corpus": corpus.fingerprint,
-            "git_commit": runs.commit(),
-        }
+        tags = runs.tags(self.study.name, spec.remove, ticket.number, cell, corpus.fingerprint)
         record = self.display.record(name)
         params = runs.params(spec, self.untrained[spec.remove])
         data = runs.datasets(corpus, spec)
+        tags["git_commit"] = runs.commit()
         record.begin(self.display.experiment, runs.name(spec), params, tags, data)
         return record
 

@@ -18,7 +18,7 @@ import pytest
 from listening import TINY, Listener
 from mlflow import MlflowClient
 
-from pressft import status, sweep, tables
+from pressft import forecast, status, sweep, tables
 from pressft.cuts import Scan
 from pressft.design import Choices, Study
 from pressft.errors import DataError, RefusedError, UsageError
@@ -324,6 +324,20 @@ def test_a_study_of_the_best_of_a_scan_reads_and_foretells(
     assert (again.trained, again.finding) == (0, found)
 
 
+def test_a_forecast_knows_what_is_done_and_what_is_not(root: Path, outcome: Outcome) -> None:
+    found = forecast.forecast(STUDY, Stores(root), lambda *_: None)
+    assert outcome.done == len(found.cells)
+    assert all(cell.known for cell in found.cells)
+    assert [(arm.trials, arm.known, arm.tokens) for arm in found.arms] == [(2, 2, 0)] * 2
+    assert found.seconds == 0
+    more = dataclasses.replace(STUDY, name="more", space={**STUDY.space, "rank": Choices(2, 8)})
+    found = forecast.forecast(more, Stores(root), lambda *_: None)
+    assert [cell.known for cell in found.cells] == [True, True, False, False]
+    assert [(arm.trials, arm.known, arm.tokens) for arm in found.arms] == [(2, 1, 2560)] * 2
+    assert found.arms[0].seconds > found.arms[1].seconds > 0  # a layer less is less work
+    assert found.peak_bytes > 2**20
+
+
 def test_a_loss_that_is_not_finite_ends_its_trial_and_is_not_tried_again(
     fresh: Callable[[Path], Path], tmp_path: Path
 ) -> None:
@@ -357,6 +371,8 @@ def test_a_trial_behind_its_arm_ends_early_in_both_views(
     assert [trial.state.name for trial in stored.trials] == ["COMPLETE"] * 3 + ["PRUNED"]
     again = sweep.run(study, Listener(), Stores(root))
     assert (again.trained, again.pruned) == (0, 0)
+    ahead = forecast.forecast(study, Stores(root), lambda *_: None)
+    assert [cell.known for cell in ahead.cells] == [True] * 4  # one that ended early, too
 
 
 def test_law_9_a_trial_killed_between_its_notes_does_not_orphan_an_earlier_record(
