@@ -232,8 +232,9 @@ def _arrows(shown: Sequence[Series], across: _Scale, up: _Scale, letter: int) ->
                 label = f'<text x="{x - 6:g}" y="{y + 8}" text-anchor="end">{text}</text>'
             free = x + (need if x + need < following - 5 else 5)
             style = f"{css} hollow" if hollow else css
+            shape = f"M{x:g} {y}l4 5h-2.5v6h-3v-6h-2.5z"
             yield (
-                f'<g class="{escape(style)}"><path class="mark" d="M{x:g} {y}l4 7h-8z" '
+                f'<g class="{escape(style)}"><path class="mark" d="{shape}" '
                 f'data-tip="{escape(point.tip)}"/>{label}</g>'
             )
 

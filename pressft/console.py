@@ -65,7 +65,9 @@ class Lines:
         self._progress.reset(self._work, total=units, description=title, visible=True)
 
     def advance(self, what: str, units: int) -> None:
-        """Units of work were done."""
+        """Units of work were done; of a study that was not planned here nothing is shown."""
+        if not self._title:
+            return
         self._progress.update(self._work, advance=units, description=f"{self._title} · {what}")
         if not self._live and time.monotonic() - self._spoke > QUIET_S:
             task = self._progress.tasks[self._work]

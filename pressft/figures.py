@@ -1,7 +1,7 @@
 """A study's charts: its finding and its trials, one look an arm on the whole page."""
 
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,13 +59,17 @@ def styles(finding: Finding) -> dict[str, Style]:
 
 
 def learning(
-    finding: Finding, done: Mapping[str, Sequence[Done]], looks: Mapping[str, Style]
+    finding: Finding,
+    done: Mapping[str, Sequence[Done]],
+    rows: Sequence[Row],
+    looks: Mapping[str, Style],
 ) -> Iterator[Figure]:
     """Loss of training and validation by tokens, whole and reduced models overlaid."""
     near, far = _apart(finding)
     left_out = f" Left out, far above: {', '.join(far)}." if far else ""
     for metric, title in CURVES.items():
-        series = list(_curves({arm: done[arm] for arm in done if arm in near}, looks, metric))
+        early = _early(rows, near, looks) if metric == "eval/loss" else ()
+        series = [*early, *_curves({a: done[a] for a in done if a in near}, looks, metric)]
         svg = charts.plot(series, Axis("tokens seen"), Axis("nats a token"), title)
         caption = f"{title} by tokens: the best trial of each arm strong, others faint.{left_out}"
         yield Figure(caption, svg)
@@ -77,6 +81,16 @@ def _apart(finding: Finding) -> tuple[set[str], list[str]]:
     limit = min(losses.values(), default=0.0) + FAR
     near = {arm.arm for arm, loss in losses.items() if loss <= limit}
     return near, [arm.label for arm, loss in losses.items() if loss > limit]
+
+
+def _early(
+    rows: Sequence[Row], near: Container[str], looks: Mapping[str, Style]
+) -> Iterator[Series]:
+    """Validation of the trials that ended early, as far as it went."""
+    early = [row for row in rows if "losses" in row.attrs and row.arm in near]
+    for row in early[:MAX_FAINT]:
+        points = tuple(Point(tokens, loss, "") for tokens, loss in row.attrs["losses"])
+        yield Series(f"{looks[row.arm].css} faint", points, line=True)
 
 
 def _curves(

@@ -87,7 +87,7 @@ def _sections(
     """What the charts show, in the order of a reader's questions."""
     costs = [tables.costs(finding.arms)] if any(arm.cost for arm in finding.arms) else []
     for section in (
-        Section("How they learnt", list(figures.learning(finding, done, looks))),
+        Section("How they learnt", list(figures.learning(finding, done, found.rows, looks))),
         Section("Layer by layer", [figures.depth(finding, found, looks, stores.root)]),
         Section(
             "What the settings do",

@@ -9,7 +9,7 @@ import dataclasses
 import threading
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
@@ -193,11 +193,11 @@ class Ledger:
                         continue
                     self._alive[number] = time.time()
 
-    def note(self, ticket: Ticket, **attrs: str | float | None) -> None:
-        """Keep facts about a running trial in the storage."""
+    def note(self, ticket: Ticket, **attrs: Any) -> None:  # noqa: ANN401
+        """Keep facts about a running trial, as JSON, in the storage."""
         self._note(self._ids[ticket.number], **attrs)
 
-    def _note(self, trial_id: int, **attrs: str | float | None) -> None:
+    def _note(self, trial_id: int, **attrs: Any) -> None:  # noqa: ANN401
         with suppress(UpdateFinishedTrialError):  # others took it for dead
             for name, value in attrs.items():
                 self._storage.set_trial_user_attr(trial_id, name, value)
@@ -224,8 +224,8 @@ class Ledger:
 
     def prune(self, ticket: Ticket, reason: str) -> None:
         """Close a trial that ended early."""
-        self.note(ticket, pruned=reason)
         losses = self._storage.get_trial(self._ids[ticket.number]).intermediate_values
+        self.note(ticket, pruned=reason, losses=sorted(losses.items()))
         self._close(self._ids.pop(ticket.number), TrialState.PRUNED, losses[max(losses)])
 
     def complete(self, ticket: Ticket, value: float) -> bool:
@@ -266,6 +266,10 @@ class Ledger:
         self._rows |= {trial.number: new[trial.number] for trial in found if trial.is_over}
         self._unfinished = {t.number: t.trial_id for t in found if not t.is_over}
         return sorted((self._rows | new).values(), key=lambda row: row.number)
+
+    def running(self) -> list["Running"]:
+        """The trials at work, by number."""
+        return _running(self._storage, self._study._study_id, self.design.base, self._rows)
 
     def n_open(self) -> int:
         """Trials still to be run, as far as it is known now."""
@@ -315,6 +319,11 @@ class Running:
     of: int
     loss: float | None  # of validation, nats a token
 
+    def __str__(self) -> str:
+        """Arm, tokens and loss in a few words."""
+        loss = "" if self.loss is None else f", loss {self.loss:.3f}"
+        return f"{self.arm} {self.tokens:,} of {self.of:,} tokens{loss}"
+
 
 def running(name: str, address: str) -> list[Running]:
     """The trials at work, by number.
@@ -325,8 +334,15 @@ def running(name: str, address: str) -> list[Running]:
     opened = storage.backend(address)
     study = storage.connect(opened, name, create=False)
     base = TrialSpec(**study.user_attrs["definition"]["base"])
+    return _running(opened, study._study_id, base)
+
+
+def _running(
+    opened: storage.Patient, study_id: int, base: TrialSpec, over: Container[int] = ()
+) -> list[Running]:
+    """The trials at work, of those not known to be `over`."""
     found = []
-    for trial in opened.read(study._study_id):
+    for trial in opened.read(study_id, over):
         if trial.state != TrialState.RUNNING:
             continue
         row, seen = row_of(trial), opened.get_trial(trial.trial_id).intermediate_values

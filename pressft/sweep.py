@@ -40,7 +40,7 @@ from pressft.results import Store, TrialResult, Untrained
 from pressft.signals import Stopped, Stopping
 from pressft.spec import ScanSpec, TrialSpec, resolve
 from pressft.status import Stores
-from pressft.study import Ledger, Ticket
+from pressft.study import Ledger, Running, Ticket
 from pressft.training import DivergedError
 from pressft.trial import Bench
 
@@ -78,10 +78,14 @@ class Crew(Protocol):
     """Processes that work on a study in our place."""
 
     def drain(
-        self, start_id: str, recover: Callable[[str, str], Sequence[Row]], stopping: Stopping
+        self,
+        start_id: str,
+        recover: Callable[[str, str], Sequence[Row]],
+        look: Callable[[], None],
+        stopping: Stopping,
     ) -> None:
         """Return when there is nothing left to take; of a worker that died, and why, tell
-        `recover`, which returns the trials that it leaves.
+        `recover`, which returns the trials that it leaves; call `look` every few seconds.
 
         Raises:
             Stopped: a signal; all of them have saved and left.
@@ -186,7 +190,7 @@ class _Sweep:
                 spec = self.study.spec(remove=arm)
                 self.untrained[arm] = trials.untrained(bench, spec, self.report.advance)
             if crew:
-                crew.drain(self.ledger.start_id, self.recover, stopping)
+                crew.drain(self.ledger.start_id, self.recover, self.watch(), stopping)
             else:
                 self.work(stopping, until)
             finding = self.finish()
@@ -212,6 +216,27 @@ class _Sweep:
                 self.display.killed(str(name), reason)
         return left
 
+    def watch(self) -> Callable[[], None]:
+        """A look at how far the workers are from here: trials that are over, and those at work by
+        their last validation."""
+
+        def units(at_work: Sequence[Running]) -> int:
+            over = [row for row in self.ledger.rows() if row.is_done]
+            done = sum(self.bench.cost(self.study.spec(**row.params)) for row in over)
+            whole = self.bench.cost(self.study.base)
+            return done + sum(whole * trial.tokens // trial.of for trial in at_work)
+
+        shown = units(())
+
+        def look() -> None:
+            nonlocal shown
+            at_work = self.ledger.running()
+            now = max(shown, units(at_work))  # one that died begins again
+            self.report.advance("; ".join(map(str, at_work)) or "starting workers", now - shown)
+            shown = now
+
+        return look
+
     def work(self, stopping: Stopping, until: float) -> None:
         """Trials until there are none to take, also none that others may yet leave."""
         while time.time() < until:
@@ -233,20 +258,12 @@ class _Sweep:
         cell = self.bench.cell(spec)
         record = self.start(ticket, cell)
 
-        def on_point(tokens: int, metrics: Mapping[str, float]) -> None:
-            record.points(tokens, metrics)
-            loss = metrics.get("eval/loss")
-            if loss is not None and self.ledger.should_prune(ticket, tokens, loss):
-                raise Pruned(f"after {tokens:,} tokens its validation loss {loss:.4g} is behind")
-
         try:
             with self.bench.store.alone(cell):
                 known = self.bench.store.trial(cell)
                 if known:
                     self.report.advance(f"{spec.remove}: known", self.bench.cost(spec))
-                result = known or trials.run_trial(
-                    self.bench, spec, on_point, self.report.advance, self.report.say, stopping
-                )
+                result = known or self.train(ticket, record, stopping)
             self.keep(ticket, record, result, reused=known is not None)
         except Stopped:
             with self.ledger.hurry():
@@ -267,6 +284,28 @@ class _Sweep:
             self.close(ticket, record, fault, "FAILED", again=True)
             if refused:
                 raise
+
+    def train(self, ticket: Ticket, record: Record, stopping: Stopping) -> TrialResult:
+        """The result of a ticket, its points recorded as they come.
+
+        Raises:
+            Pruned, and what `trial.run_trial` raises.
+        """
+        spec, far = ticket.spec, ""
+
+        def advance(what: str, units: int) -> None:
+            self.report.advance(what + far, units)
+
+        def on_point(tokens: int, metrics: Mapping[str, float]) -> None:
+            nonlocal far
+            record.points(tokens, metrics)
+            loss = metrics.get("eval/loss")
+            at = metrics.get("train/loss", loss)
+            far = f", loss {at:.3f} at {tokens:,} of {spec.trained_tokens:,} tokens"
+            if loss is not None and self.ledger.should_prune(ticket, tokens, loss):
+                raise Pruned(f"after {tokens:,} tokens its validation loss {loss:.4g} is behind")
+
+        return trials.run_trial(self.bench, spec, on_point, advance, self.report.say, stopping)
 
     def start(self, ticket: Ticket, cell: str) -> Record:
         """The trial's record: that of a trial of the same cell that was cut short, or a new one."""

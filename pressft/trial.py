@@ -3,6 +3,7 @@
 Numbers go to the caller's `on_point`; nothing here knows of Optuna or MLflow.
 """
 
+import gc
 import hashlib
 import json
 import shutil
@@ -103,6 +104,9 @@ def prepare(spec: TrialSpec, store: Store, progress: Progress) -> Bench:
     between = blocks.separators(base.tokenizer)
     bench = Bench(base, between, text, general[0] if general else None, store)
     training_data(bench, spec)
+    if not gc.isenabled():  # by a command line that starts; nothing of that is ever garbage
+        gc.freeze()
+        gc.enable()
     return bench
 
 

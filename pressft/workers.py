@@ -21,6 +21,7 @@ from pressft.planning import Row
 from pressft.signals import Stopped, Stopping
 
 POLL_S = 0.2
+LOOK_S = 2.0  # between two looks at how far they are
 MAX_RESTARTS = 5  # of one worker in a row without a trial finished between
 STOP_S = 30.0  # for the step at hand and its checkpoint, then they are killed
 
@@ -50,9 +51,13 @@ class Crew:
         self._workers = [_Worker(number) for number in range(1, n + 1)]
 
     def drain(
-        self, start_id: str, recover: Callable[[str, str], Sequence[Row]], stopping: Stopping
+        self,
+        start_id: str,
+        recover: Callable[[str, str], Sequence[Row]],
+        look: Callable[[], None],
+        stopping: Stopping,
     ) -> None:
-        """Work until every worker has found nothing left to take.
+        """Work until every worker has found nothing left to take, and `look` now and then.
 
         Raises:
             Stopped: a signal; the workers have saved and left.
@@ -60,7 +65,11 @@ class Crew:
         """
         try:
             with stopping.patience():
+                looked = time.monotonic()
                 while not stopping.signum and not all(w.done for w in self._workers):
+                    if time.monotonic() - looked > LOOK_S:
+                        look()
+                        looked = time.monotonic()
                     for worker in self._workers:
                         self._look_after(worker, start_id, recover)
                     time.sleep(POLL_S)

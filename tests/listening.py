@@ -21,6 +21,7 @@ class Listener:
     def __init__(self) -> None:
         self.planned = self.done = 0
         self.lines: list[str] = []
+        self.seen: list[str] = []  # what was being done
 
     def setup(self, what: str, done: float, of: float) -> None:
         """Not of interest."""
@@ -28,7 +29,8 @@ class Listener:
     def plan(self, title: str, units: int) -> None:  # noqa: ARG002
         self.planned = units
 
-    def advance(self, what: str, units: int) -> None:  # noqa: ARG002
+    def advance(self, what: str, units: int) -> None:
+        self.seen.append(what)
         self.done += units
 
     def say(self, line: str) -> None:

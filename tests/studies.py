@@ -126,6 +126,7 @@ def _result(
 
 
 def _prune(ledger: Ledger, ticket: Ticket, loss: float) -> None:
+    ledger.should_prune(ticket, 64, loss + 1)
     ledger.should_prune(ticket, 128, loss)
     ledger.prune(ticket, f"after 128 tokens its validation loss {loss:.3g} is behind {EVIL}")
 

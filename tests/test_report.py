@@ -70,6 +70,15 @@ def test_the_page_has_its_tables_and_charts(page: str) -> None:
     assert "pressft sweep x.py" in page
 
 
+def test_a_trial_that_ended_early_shows_how_far_it_came(page: str) -> None:
+    tree = parser.fromstring(page)
+    faint = {
+        title: len(tree.xpath(f"//*[@aria-label='{title}']//*[contains(@class, 'faint')]"))
+        for title in ("Training loss", "Validation loss")
+    }
+    assert faint["Validation loss"] > faint["Training loss"] > 0
+
+
 def test_the_page_needs_nothing_from_elsewhere_and_text_stays_text(page: str) -> None:
     tree = parser.fromstring(page)
     assert not tree.xpath("//*[@src or @href]")

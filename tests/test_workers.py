@@ -3,6 +3,7 @@ that dies loses nothing."""
 
 import os
 import random
+import re
 import signal
 import sys
 import threading
@@ -124,8 +125,11 @@ def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Study:
     return found
 
 
-def test_a_killed_worker_is_replaced_and_its_trial_goes_on(study: Study, tmp_path: Path) -> None:
+def test_a_killed_worker_is_replaced_and_its_trial_goes_on(
+    study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     stores, listener = Stores(tmp_path / "mlruns"), Listener()
+    monkeypatch.setattr("pressft.workers.LOOK_S", 0.2)
     command = [sys.executable, "-m", "pressft", "work", "crew.py"]
     killed: list[int] = []
 
@@ -149,6 +153,9 @@ def test_a_killed_worker_is_replaced_and_its_trial_goes_on(study: Study, tmp_pat
     assert killed
     assert (outcome.done, outcome.trained, outcome.asked) == (4, 4, 4)
     assert any("died (signal 9); trial" in line for line in listener.lines)
+    far = re.compile(r"\b(none|first) [\d,]+ of 20,480 tokens, loss \d\.\d{3}")
+    assert any(far.search(what) for what in listener.seen)
+    assert 0 < listener.done <= listener.planned
     client = MlflowClient(f"sqlite:///{stores.root / 'mlflow.db'}")
     experiment = client.get_experiment_by_name("crew")
     runs = client.search_runs([experiment.experiment_id], "tags.arm != 'summary'")
