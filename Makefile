@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-slow test-gpu test-browser bench-smoke chaos fuzz check axe ui clean
+.PHONY: demo test test-whole test-slow test-gpu test-browser bench-smoke chaos fuzz check axe ui clean
 FUZZ_S ?= 60
 AXE := 4.14.1
 
@@ -10,10 +10,13 @@ demo: .venv/made
 	$(BIN)/pressft demo
 
 # in the order of collection: the longest files, each one test, would come last else
-TESTS := $(BIN)/pytest -q -n 2 --dist loadfile --no-loadscope-reorder
+TESTS := $(BIN)/pytest -q -n 3 --dist loadfile --no-loadscope-reorder
 
 test: .venv/made
 	$(TESTS)
+
+test-whole: .venv/made
+	$(BIN)/pytest -q -m whole
 
 test-slow: .venv/made
 	$(BIN)/pytest -q -m slow

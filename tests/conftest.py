@@ -6,18 +6,20 @@ import os
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["HF_HUB_OFFLINE"] = "1"  # read when huggingface_hub is imported: no test asks the hub
 
+import gc
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+import hypothesis  # noqa: F401 (before the freeze: it asks who holds what)
 import pytest
-import torch
-from transformers import PreTrainedModel
 
-from pressft import models, tiny, tracking
-from pressft.models import Base
+if TYPE_CHECKING:  # heavy: the process that only hands out the tests does without
+    import torch
+    from transformers import PreTrainedModel
 
-FAMILIES = list(tiny.FAMILIES)
+    from pressft.models import Base
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -30,6 +32,8 @@ def _cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 @pytest.fixture(scope="session", autouse=True)
 def _ready_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """MLflow takes six seconds to set up a store: the first one is kept, and copied later."""
+    from pressft import tracking
+
     kept = tmp_path_factory.mktemp("store")
     set_up = tracking._set_up
 
@@ -43,22 +47,40 @@ def _ready_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
-@pytest.fixture(params=FAMILIES)
+@pytest.fixture(scope="session", autouse=True)
+def _few_words() -> Iterator[None]:
+    """Models say little where the tests do not ask what they say: it is most of a tiny study."""
+    from pressft import costs, reading, trial
+
+    gc.freeze()  # each training ends with a collection, which would look at all of torch again
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(costs, "NEW_TOKENS", 4)
+        patch.setattr(costs, "ROUNDS", 1)
+        patch.setattr(reading, "NEW_TOKENS", 8)
+        patch.setattr(trial, "SAMPLE_TOKENS", 8)
+        yield
+
+
+@pytest.fixture(params=["tiny-llama", "tiny-qwen3"])
 def family(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
 @pytest.fixture
-def model(family: str) -> PreTrainedModel:
+def model(family: str) -> "PreTrainedModel":
+    from pressft import tiny
+
     return tiny.model(family)
 
 
 @pytest.fixture(scope="session")
-def load() -> Callable[..., Base]:
+def load() -> "Callable[..., Base]":
     """Loads a base model; the same one is shared by all who ask for it."""
+    from pressft import models
+
     loaded: dict[tuple[str, str, bool], Base] = {}
 
-    def get(name: str, quantization: str = "nf4", *, unpack: bool = True) -> Base:
+    def get(name: str, quantization: str = "nf4", *, unpack: bool = True) -> "Base":
         key = (name, quantization, unpack)
         if key not in loaded:
             loaded[key] = models.load(name, quantization, lambda *_: None, unpack=unpack)
@@ -68,8 +90,10 @@ def load() -> Callable[..., Base]:
 
 
 @pytest.fixture
-def ids() -> torch.Tensor:
+def ids() -> "torch.Tensor":
     """Two rows of 24 token ids."""
+    import torch
+
     generator = torch.Generator().manual_seed(0)
     return torch.randint(0, 256, (2, 24), generator=generator)
 

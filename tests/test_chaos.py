@@ -4,7 +4,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 
+
+@pytest.mark.whole
 def test_laws_8_to_10_nothing_is_lost_doubled_or_different_in_chaos() -> None:
     command = [sys.executable, str(Path(__file__).with_name("chaos.py")), "--short"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=280)

@@ -23,6 +23,7 @@ def demo(folder: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.whole
 def test_the_demo_goes_on_where_nothing_can_be_fetched(tmp_path: Path) -> None:
     first = demo(tmp_path)
     assert first.returncode == 0, first.stderr

@@ -92,6 +92,7 @@ def test_the_readme_is_short(project: Path) -> None:
     assert len((project / "README.md").read_text().splitlines()) <= 250
 
 
+@pytest.mark.whole
 def test_the_notebook_runs_on_a_tiny_model(
     project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -227,6 +227,7 @@ def command(fresh: Callable[[Path], Path], tmp_path: Path) -> list[str]:
     return [sys.executable, "-m", "pressft", "sweep", "long.py"]
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize(
     ("number", "code"),
     [(signal.SIGTERM, 143), pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow)],
@@ -253,6 +254,7 @@ def test_a_signal_closes_the_trial_truthfully(
     assert [trial.state.name for trial in study.trials] == ["FAIL"]
 
 
+@pytest.mark.whole
 def test_the_ui_serves_the_runs_to_this_machine_alone_and_stops_cleanly(
     root: Path, outcome: Outcome
 ) -> None:
@@ -280,6 +282,7 @@ def test_the_ui_serves_the_runs_to_this_machine_alone_and_stops_cleanly(
         urllib.request.urlopen(url, timeout=5)
 
 
+@pytest.mark.whole
 def test_a_study_of_the_best_of_a_scan_reads_and_foretells(
     fresh: Callable[[Path], Path], tmp_path: Path
 ) -> None:

@@ -125,6 +125,7 @@ def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Study:
     return found
 
 
+@pytest.mark.whole
 def test_a_killed_worker_is_replaced_and_its_trial_goes_on(
     study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

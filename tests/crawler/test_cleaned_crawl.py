@@ -87,6 +87,7 @@ def test_dropped_shows_reason_article_and_text_and_the_card_sums_them_up(cleaned
         assert row in card
 
 
+@pytest.mark.whole
 def test_reextract_repeats_all_of_it_offline(cleaned: Path, tmp_path: Path) -> None:
     folder = tmp_path / "again"
     shutil.copytree(cleaned, folder)
@@ -146,6 +147,7 @@ def test_short_texts_and_other_languages_are_counted_drops(
     assert reasons["too short"] == "The bridge is open again today."
 
 
+@pytest.mark.whole
 def test_a_page_that_costs_too_much_is_a_counted_drop(
     crawl: Crawl, site: Site, tmp_path: Path
 ) -> None:

@@ -101,6 +101,7 @@ def test_a_second_crawl_into_the_same_corpus_is_refused(crawl: Crawl, tmp_path: 
         assert crawl(newsroom.feed_url, folder, *LOOPBACK, "-a", "limit=1").returncode == 0
 
 
+@pytest.mark.whole
 def test_entries_gone_from_the_feed_are_fetched_all_the_same(crawl: Crawl, tmp_path: Path) -> None:
     answers: dict[str, Pieces] = {
         "/feed": rss(b"<item><link>/a</link></item><item><link>/b</link></item>"),
