@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-whole test-slow test-gpu test-browser bench-smoke chaos fuzz check axe ui clean
+.PHONY: demo test test-whole test-slow test-gpu test-browser bench bench-smoke chaos fuzz check axe ui clean
 FUZZ_S ?= 60
 AXE := 4.14.1
 
@@ -38,6 +38,12 @@ check: .venv/made
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(TESTS)
+
+bench: .venv/made
+	$(BIN)/python benchmarks/step.py --model smollm2-135m --rounds 3
+	$(BIN)/python benchmarks/scan.py --model smollm2-135m --rounds 3
+	$(BIN)/python benchmarks/overhead.py --trials 4 --slow-s 1
+	$(BIN)/python benchmarks/workers.py --workers 1 4 16 --wait 2 --trials 10000 --rounds 1
 
 bench-smoke: .venv/made
 	$(BIN)/pytest -q -m bench

@@ -51,7 +51,7 @@ def main() -> None:
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder, postgresql(Path(folder) / "pg") as url:
         for name, address in (("SQLite", f"sqlite:///{folder}/crowd.db"), ("PostgreSQL", url)):
-            for n in asked.workers if address else ():
+            for n in asked.workers:
                 study = grid(f"crowd-{n}", n * asked.each)
                 rate = crowd(study, address, n, asked.wait)
                 ideal = n / asked.wait

@@ -16,6 +16,7 @@ from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dic
 from safetensors.torch import save_file
 from transformers import PreTrainedModel
 
+from pressft import lora
 from pressft.errors import RefusedError
 from pressft.spec import Part, Removal
 
@@ -65,6 +66,7 @@ def _for_a_while(model: PreTrainedModel, start: Callable[[], PeftModel]) -> Iter
     flags = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
     training = model.training
     wrapped = start()
+    lora.fuse(wrapped)
     try:
         yield wrapped
     finally:

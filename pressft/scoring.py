@@ -11,8 +11,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
+from pressft import heads
 from pressft.blocks import Document, Separators
 from pressft.scores import Score
 
@@ -117,19 +118,19 @@ def _nats(model: nn.Module, batch: list[Window]) -> list[float]:
         inputs[i, :size] = torch.tensor(row.ids[:-1])
         mask[i, :size] = 1
         targets[i, size - row.n_counted : size] = torch.tensor(row.ids[-row.n_counted :])
-    logits = _logits(model, inputs.to(device), mask.to(device))
-    losses = [
-        nn.functional.cross_entropy(row.float(), target, ignore_index=-100, reduction="none")
-        for row, target in zip(logits, targets.to(device), strict=True)
-    ]
-    return [float(loss.double().sum()) for loss in losses]
-
-
-def _logits(model: nn.Module, inputs: Tensor, mask: Tensor) -> Tensor:
-    """(rows, tokens, vocabulary); padding stands on the right, where no real token sees it."""
-    whole = bool(mask.all())
-    output = model(input_ids=inputs, attention_mask=None if whole else mask, use_cache=False)
-    return output.logits  # type: ignore[no-any-return]
+    inputs, targets = inputs.to(device), targets.to(device)
+    # padding stands on the right, where no real token sees it
+    attention = None if bool(mask.all()) else mask.to(device)
+    counted = targets != -100
+    if head := heads.of(model):
+        nats = head.nats(head.hidden(inputs, attention)[counted], targets[counted])
+    else:
+        output = model(input_ids=inputs, attention_mask=attention, use_cache=False)
+        logits = output.logits[counted].float()
+        nats = nn.functional.cross_entropy(logits, targets[counted], reduction="none")
+    rows = torch.zeros(counted.shape, dtype=torch.float64, device=device)
+    rows[counted] = nats.double()
+    return [float(row) for row in rows.sum(1)]
 
 
 def generate(

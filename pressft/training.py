@@ -16,11 +16,11 @@ from typing import Any, get_args
 
 import torch
 from peft import PeftModel
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import Dataset, SequentialSampler
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from pressft import checkpoints
+from pressft import checkpoints, heads
 from pressft.blocks import Blocks
 from pressft.errors import PressftError, UsageError
 from pressft.scores import Score, as_rows, from_rows
@@ -121,6 +121,7 @@ def _train(
     with tempfile.TemporaryDirectory() as unused:
         folder = teller.work() or Path(unused)
         trainer = _InOrder(
+            head=None if torch.cuda.is_available() else heads.of(model),  # autocast is not tried
             model=model,
             args=_arguments(spec, folder, micro),
             train_dataset=_Ordered(data),
@@ -197,8 +198,27 @@ class _Ordered(Dataset[dict[str, Tensor]]):
 class _InOrder(Trainer):
     """A Trainer that takes its data as given: the order was drawn before, alike for all arms."""
 
+    def __init__(self, *, head: heads.Head | None, **options: Any) -> None:  # noqa: ANN401
+        super().__init__(**options)
+        self._head = head
+
     def _get_train_sampler(self, *_: Any) -> SequentialSampler:  # noqa: ANN401
         return SequentialSampler(self.train_dataset)
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Tensor],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Any:  # noqa: ANN401
+        """The model's own loss, without its logits where there is a head; see `heads`."""
+        if self._head is None or num_items_in_batch is None:
+            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        ids = inputs["input_ids"]
+        hidden = self._head.hidden(ids)[:, :-1]
+        summed = self._head.loss(hidden.reshape(-1, hidden.shape[-1]), ids[:, 1:].reshape(-1))
+        return summed / num_items_in_batch
 
 
 class _Teller(TrainerCallback):

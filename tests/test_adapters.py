@@ -93,3 +93,26 @@ def test_an_adapter_of_another_cut_is_refused(
         adapters.load(base.model, other, base.identity, tmp_path)
     with pytest.raises(RefusedError, match="trained on tiny-llama"):
         adapters.load(base.model, removal, "another", tmp_path)
+
+
+def test_an_update_in_one_operation_is_that_of_peft(family: str, load: Load) -> None:
+    base = load(family)
+    with adapters.attached(base.model, 4, 0) as wrapped:
+        nudge(wrapped)
+        layers = [m for m in wrapped.modules() if "forward" in vars(m) and hasattr(m, "lora_A")]
+        assert len(layers) == 4 * 7
+        for layer in layers:
+            torch.manual_seed(0)
+            weights = [layer.lora_A["default"].weight, layer.lora_B["default"].weight]
+            x = torch.randn(2, 9, layer.in_features, requires_grad=True)
+            slope = torch.randn(2, 9, layer.out_features)
+            ours, theirs = layer(x), type(layer).forward(layer, x)
+            torch.testing.assert_close(ours, theirs)
+            found = torch.autograd.grad(ours, [x, *weights], slope)
+            torch.testing.assert_close(found, torch.autograd.grad(theirs, [x, *weights], slope))
+
+
+def test_packed_layers_keep_the_forward_of_peft(load: Load) -> None:
+    base = load("tiny-llama", unpack=False)
+    with adapters.attached(base.model, 4, 0) as wrapped:
+        assert not [m for m in wrapped.modules() if "forward" in vars(m) and hasattr(m, "lora_A")]

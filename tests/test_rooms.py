@@ -7,7 +7,8 @@ import pytest
 
 FLOORS = [
     {"errors"},
-    {"scores", "spec", "assets", "charts", "markdown", "signals"} | {"checkpoints", "leases"},
+    {"scores", "spec", "assets", "charts", "markdown", "signals"}
+    | {"checkpoints", "leases", "heads", "lora"},
     {"design", "corpus", "tiny", "results", "intervals", "cuts", "material", "outbox", "storage"},
     {"duplicates", "newsroom", "surgery", "blocks", "models", "tracking", "planning"},
     {"invented", "wikipedia", "adapters", "scoring", "study", "arms", "sender", "ui"},
@@ -24,11 +25,11 @@ FLOORS = [
 DOORS = {
     "optuna": {"study", "storage", "planning"},
     "mlflow": {"tracking"},
-    "peft": {"adapters", "training"},
+    "peft": {"adapters", "lora", "training"},
     "bitsandbytes": {"models"},
     "scrapy": set(),
     "torch": {
-        *("surgery", "models", "tiny", "adapters", "blocks"),
+        *("surgery", "models", "tiny", "adapters", "blocks", "heads", "lora"),
         *("scoring", "training", "trial", "scan", "export", "costs", "reading", "workers"),
     },
 }

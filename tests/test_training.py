@@ -102,7 +102,7 @@ def test_where_memory_is_short_a_pass_takes_fewer_blocks_of_the_same_batch(
     said: list[str] = []
     losses: dict[int, float] = {}
     safety = training.Safety(tmp_path, Stopping(), said.append)
-    hook = base.model.register_forward_pre_hook(short, with_kwargs=True)
+    hook = base.model.get_decoder().register_forward_pre_hook(short, with_kwargs=True)
     with adapters.attached(base.model, spec.rank, spec.seed) as model:
         done = training.train(
             model,
@@ -127,7 +127,7 @@ def test_an_error_that_is_not_about_memory_is_not_tried_again(load: Load, tmp_pa
 
     safety = training.Safety(tmp_path, Stopping(), lambda _: None)
     with adapters.attached(base.model, SPEC.rank, SPEC.seed) as model:
-        hook = base.model.register_forward_pre_hook(broken)
+        hook = base.model.get_decoder().register_forward_pre_hook(broken)
         with pytest.raises(RuntimeError, match="shapes do not fit"):
             training.train(
                 model, blocks(SPEC), SPEC, lambda: Score(1, 1, 1), lambda *_: None, safety

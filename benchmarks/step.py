@@ -1,0 +1,193 @@
+"""A training step against the arithmetic limit of the machine, and against PEFT as it comes.
+
+    python benchmarks/step.py --model smollm2-135m --rounds 5
+
+A step is 8 blocks of 256 tokens, forward and backward, rank 8. The variants add one lever each and
+take turns, the order turned round every time; before each turn the rate of a large float32 matrix
+product is measured. Limit: that rate over the operations of a trained token, which are
+
+- 4 for every weight of a frozen layer and of the head: multiply and add, forward and for the
+  gradient of its input (there is none of the weight);
+- 6 for every weight of the adapter: forward, gradient of the input, gradient of the weight;
+- causal attention, (tokens + 1) / 2 keys on average: 4 for every element of a query and key
+  forward (scores and values), and 2.5 times as many backward, where the scores are made again.
+
+Norms, rotations, activations and the softmax over the vocabulary are left out: a part of what is
+lost. Peak memory is that of a process of its own that makes one step, over what it held before.
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from pressft import adapters, heads, models
+from pressft.training import MICRO_TOKENS
+
+BATCH, BLOCK, RANK = 8, 256, 8
+SIDE = 2048  # of the matrices that the machine's rate is measured on
+
+
+@dataclass(frozen=True)
+class Variant:
+    """What a step is made of: base unpacked once, layers fused, loss without logits, blocks a
+    pass."""
+
+    unpack: bool = True
+    fused: bool = False
+    head: bool = False
+    micro: int = BATCH
+
+
+OURS = MICRO_TOKENS["cpu"] // BLOCK
+VARIANTS = {
+    "PEFT over bitsandbytes, one pass": Variant(unpack=False),
+    "base unpacked once": Variant(),
+    "and fewer blocks a pass": Variant(micro=OURS),
+    "and layer and update in one operation": Variant(fused=True, micro=OURS),
+    "and no logits of a batch (ours)": Variant(fused=True, head=True, micro=OURS),
+}
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--model", default="tiny-llama")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--memory", metavar="VARIANT", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.memory:
+        print(json.dumps(peak(options.model, VARIANTS[options.memory])))
+        return
+    memory = {name: held(options.model, name) for name in VARIANTS}
+    times, rates, operations = timed(options.model, options.rounds)
+    all_rates = sorted(rate for turns in rates.values() for rate in turns)
+    low, rate, high = (x / 1e9 for x in (all_rates[0], statistics.median(all_rates), all_rates[-1]))
+    print(
+        f"{operations / 1e6:.1f} million operations a token; {rate:.0f} GFLOP/s (from {low:.0f} to "
+        f"{high:.0f}) in products of {SIDE} x {SIDE}: {1e9 * rate / operations:,.0f} tokens/s; "
+        f"{torch.get_num_threads()} threads, torch {torch.__version__}"
+    )
+    first = next(iter(VARIANTS))
+    for name, taken in times.items():
+        tokens = BATCH * BLOCK
+        # the machine's rate drifts: a turn is compared with what was measured beside it
+        near = zip(taken, rates[name], strict=True)
+        share = statistics.median(tokens * operations / seconds / rate for seconds, rate in near)
+        gain = statistics.median(a / b for a, b in zip(times[first], taken, strict=True))
+        print(
+            f"{name}: {tokens / statistics.median(taken):,.0f} tokens/s, ratio {gain:.2f}, "
+            f"{share:.0%} of the limit; peak {memory[name] / 1e9:.2f} GB, "
+            f"ratio {memory[name] / max(1, memory[first]):.2f}"
+        )
+
+
+def timed(name: str, rounds: int) -> tuple[dict[str, list[float]], dict[str, list[float]], float]:
+    """Seconds of each variant's steps, the machine's rate beside each, operations a token."""
+    loaded = {
+        unpack: models.load(name, "nf4", quiet, unpack=unpack).model for unpack in (True, False)
+    }
+    rows = torch.randint(0, 256, (BATCH, BLOCK), generator=torch.Generator().manual_seed(0))
+    times: dict[str, list[float]] = {variant: [] for variant in VARIANTS}
+    rates: dict[str, list[float]] = {variant: [] for variant in VARIANTS}
+    for number in range(rounds + 1):  # the first one warms up
+        for variant in list(VARIANTS)[:: 1 if number % 2 else -1]:
+            what = VARIANTS[variant]
+            with adapted(loaded[what.unpack], what) as model:
+                near = machine()
+                began = time.perf_counter()
+                step(model, rows, what)
+                if number:
+                    times[variant].append(time.perf_counter() - began)
+                    rates[variant].append(near)
+    return times, rates, per_token(loaded[True])
+
+
+def quiet(*_: object) -> None:
+    """Tell nobody."""
+
+
+@contextmanager
+def adapted(base: PreTrainedModel, what: Variant) -> Iterator[nn.Module]:
+    """The base with an adapter, run as the variant has it."""
+    with adapters.attached(base, RANK, 0) as model:
+        for module in model.modules():
+            if hasattr(module, "lora_A") and not what.fused:
+                vars(module).pop("forward", None)
+        yield model.train()
+
+
+def step(model: Any, rows: Tensor, what: Variant) -> None:  # noqa: ANN401
+    """Forward and backward of all rows."""
+    head = heads.of(model) if what.head else None
+    for part in torch.split(rows, what.micro):
+        if head:
+            hidden = head.hidden(part)[:, :-1]
+            loss = head.loss(hidden.reshape(-1, hidden.shape[-1]), part[:, 1:].reshape(-1))
+            loss = loss / rows[:, 1:].numel()
+        else:
+            loss = model(input_ids=part, labels=part).loss * len(part) / len(rows)
+        torch.autograd.backward(loss)
+    model.zero_grad()
+
+
+def machine() -> float:
+    """Operations a second of a large float32 matrix product."""
+    a, b = torch.randn(SIDE, SIDE), torch.randn(SIDE, SIDE)
+    began, n = time.perf_counter(), 0
+    while n < 2 or time.perf_counter() - began < 0.5:
+        torch.mm(a, b)
+        n += 1
+    return n * 2 * SIDE**3 / (time.perf_counter() - began)
+
+
+def per_token(model: PreTrainedModel) -> float:
+    """Operations of a trained token, as the top of this file counts them."""
+    head = model.get_output_embeddings()
+    linear = [m for m in model.modules() if isinstance(m, nn.Linear)]
+    frozen = 4 * sum(m.in_features * m.out_features for m in linear)
+    adapter = 6 * RANK * sum(m.in_features + m.out_features for m in linear if m is not head)
+    config = model.config
+    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    attention = 3.5 * 4 * config.num_attention_heads * width * (BLOCK + 1) / 2
+    return float(frozen + adapter + config.num_hidden_layers * attention)
+
+
+def held(name: str, variant: str) -> int:
+    """Bytes that a step of the variant needs at the most, in a process of its own."""
+    command = [sys.executable, __file__, "--model", name, "--memory", variant]
+    return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+
+def peak(name: str, what: Variant) -> int:
+    """Bytes that one step adds to the peak of this process."""
+    model = models.load(name, "nf4", quiet, unpack=what.unpack).model
+    rows = torch.randint(0, 256, (BATCH, BLOCK), generator=torch.Generator().manual_seed(0))
+    with adapted(model, what) as ready:
+        step(ready, rows[:1, :8], Variant(what.unpack, what.fused, what.head, 1))
+        Path("/proc/self/clear_refs").write_text("5")  # forget the peak of loading
+        before = resident("VmRSS")
+        step(ready, rows, what)
+        return resident("VmHWM") - before
+
+
+def resident(what: str) -> int:
+    """Bytes of memory that this process has (VmRSS) or has had at the most (VmHWM); getrusage
+    would count what the parent process had, too."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(1024 * int(line.split()[1]) for line in lines if line.startswith(what))
+
+
+if __name__ == "__main__":
+    main()

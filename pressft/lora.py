@@ -1,0 +1,81 @@
+"""A frozen linear layer and its low-rank update as one operation, for CPUs.
+
+PEFT computes `base(x) + B(A(x)) * scale` in five operations, each of which passes over the whole
+output, forward and backward. Here the update is added in place by the matrix product itself, and
+the gradient of B is taken in the order that is fast for thin matrices. The same arithmetic but for
+the order of additions; the weights stay PEFT's.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from peft import PeftModel
+from peft.tuners.lora.layer import Linear
+from torch import Tensor, nn
+
+ADAPTER = "default"
+
+
+def fuse(wrapped: PeftModel) -> None:
+    """Let the plain layers of an adapter on a CPU run as one operation; others stay as they are."""
+    for module in wrapped.modules():
+        if isinstance(module, Linear) and _is_plain(module):
+            module.forward = _forward(module)
+
+
+def _is_plain(layer: Linear) -> bool:
+    """Whether PEFT's own forward would do no more than ours."""
+    base = layer.get_base_layer()
+    return (
+        type(base) is nn.Linear
+        and base.weight.device.type == "cpu"
+        and base.weight.dtype == torch.float32
+        and not base.weight.requires_grad
+        and layer.active_adapters == [ADAPTER]
+        and not layer.merged
+        and not layer.lora_variant
+        and isinstance(layer.lora_dropout[ADAPTER], nn.Identity)
+        and not layer.lora_bias[ADAPTER]
+    )
+
+
+def _forward(layer: Linear) -> Callable[..., Tensor]:
+    base, scale = layer.get_base_layer(), layer.scaling[ADAPTER]
+    a, b = layer.lora_A[ADAPTER].weight, layer.lora_B[ADAPTER].weight
+
+    def forward(x: Tensor, *_: object, **__: object) -> Tensor:
+        found: Tensor = _Updated.apply(x, a, b, base, scale)  # type: ignore[no-untyped-call]
+        return found
+
+    return forward
+
+
+class _Updated(torch.autograd.Function):
+    """x (..., in) -> x W' + bias + scale x A' B', with W (out, in), A (rank, in), B (out, rank)."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,  # noqa: ANN401
+        x: Tensor,
+        a: Tensor,
+        b: Tensor,
+        base: nn.Linear,
+        scale: float,
+    ) -> Tensor:
+        rows = x.reshape(-1, x.shape[-1])
+        low = rows @ a.t()
+        y = nn.functional.linear(rows, base.weight, base.bias).addmm_(low, b.t(), alpha=scale)
+        ctx.save_for_backward(rows, low, a, b)
+        ctx.base, ctx.scale, ctx.shape = base, scale, x.shape
+        return y.view(*x.shape[:-1], -1)
+
+    @staticmethod
+    def backward(ctx: Any, outer: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
+        rows, low, a, b = ctx.saved_tensors
+        dy = outer.reshape(-1, outer.shape[-1])
+        dlow = (dy @ b).mul_(ctx.scale)
+        dx = None
+        if ctx.needs_input_grad[0]:
+            dx = (dy @ ctx.base.weight).addmm_(dlow, a).view(ctx.shape)
+        return dx, dlow.t() @ rows, (low.t() @ dy).mul_(ctx.scale).t(), None, None
