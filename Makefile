@@ -42,11 +42,11 @@ check: .venv/made
 bench: .venv/made
 	$(BIN)/python benchmarks/step.py --model smollm2-135m --rounds 3
 	$(BIN)/python benchmarks/scan.py --model smollm2-135m --rounds 3
-	$(BIN)/python benchmarks/overhead.py --trials 4 --slow-s 1
+	$(BIN)/python benchmarks/overhead.py --trials 2 --slow-s 1 --rounds 1
 	$(BIN)/python benchmarks/workers.py --workers 1 4 16 --wait 2 --trials 10000 --rounds 1
 
 bench-smoke: .venv/made
-	$(BIN)/pytest -q -m bench
+	$(BIN)/pytest -q -n 2 -m bench
 
 test-browser: .venv/made
 	$(BIN)/pytest -q -m browser
