@@ -133,9 +133,7 @@ def step(model: Any, rows: Tensor, what: Variant) -> None:  # noqa: ANN401
     head = heads.of(model) if what.head else None
     for part in torch.split(rows, what.micro):
         if head:
-            hidden = head.hidden(part)[:, :-1]
-            loss = head.loss(hidden.reshape(-1, hidden.shape[-1]), part[:, 1:].reshape(-1))
-            loss = loss / rows[:, 1:].numel()
+            loss = head.loss_of(part) / rows[:, 1:].numel()
         else:
             loss = model(input_ids=part, labels=part).loss * len(part) / len(rows)
         torch.autograd.backward(loss)

@@ -45,6 +45,11 @@ class Head:
         ]
         return torch.cat(found)
 
+    def loss_of(self, ids: Tensor) -> Tensor:
+        """Summed loss of every next token of ids (rows, tokens), a scalar with a gradient."""
+        hidden = self.hidden(ids)[:, :-1]
+        return self.loss(hidden.reshape(-1, hidden.shape[-1]), ids[:, 1:].reshape(-1))
+
     def loss(self, hidden: Tensor, targets: Tensor) -> Tensor:
         """Summed loss of N targets, a scalar that hidden states (N, width) have a gradient of."""
         loss: Tensor = _Summed.apply(hidden, targets, self)  # type: ignore[no-untyped-call]

@@ -219,12 +219,11 @@ class _Sweep:
     def watch(self) -> Callable[[], None]:
         """A look at how far the workers are from here: trials that are over, and those at work by
         their last validation."""
+        whole = self.bench.cost(self.study.base)  # as it was planned
 
         def units(at_work: Sequence[Running]) -> int:
-            over = [row for row in self.ledger.rows() if row.is_done]
-            done = sum(self.bench.cost(self.study.spec(**row.params)) for row in over)
-            whole = self.bench.cost(self.study.base)
-            return done + sum(whole * trial.tokens // trial.of for trial in at_work)
+            done = sum(row.is_done for row in self.ledger.rows())
+            return whole * done + sum(whole * trial.tokens // trial.of for trial in at_work)
 
         shown = units(())
 

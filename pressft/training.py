@@ -215,10 +215,7 @@ class _InOrder(Trainer):
         """The model's own loss, without its logits where there is a head; see `heads`."""
         if self._head is None or num_items_in_batch is None:
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-        ids = inputs["input_ids"]
-        hidden = self._head.hidden(ids)[:, :-1]
-        summed = self._head.loss(hidden.reshape(-1, hidden.shape[-1]), ids[:, 1:].reshape(-1))
-        return summed / num_items_in_batch
+        return self._head.loss_of(inputs["input_ids"]) / num_items_in_batch
 
 
 class _Teller(TrainerCallback):

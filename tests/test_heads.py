@@ -1,7 +1,5 @@
 """A loss without the logits is the loss with them, and only where the model has no more to say."""
 
-from collections.abc import Callable
-
 import pytest
 import torch
 from families import FAMILIES, make
@@ -70,7 +68,7 @@ def test_both_ways_to_a_score_agree(
 ) -> None:
     documents = [Document(tuple(range(5, 5 + n)), n, 1) for n in (1, 40, 3, 90)]
     found = scoring.score(llama, documents, 256, 32)
-    asked: list[Callable[..., object]] = []
+    asked: list[nn.Module] = []
     monkeypatch.setattr(heads, "of", asked.append)
     again = scoring.score(llama, documents, 256, 32)
     assert asked
