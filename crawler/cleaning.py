@@ -65,6 +65,8 @@ def clean(paragraphs: Iterable[str], titles: Iterable[str] = ()) -> Cleaned:
 def normalise(text: str) -> str:
     """Composed characters, single spaces, nothing invisible."""
     text = unicodedata.normalize("NFC", text)
+    if text.isprintable():  # nothing of the kinds below: most paragraphs, at once
+        return " ".join(text.split())
     seen = (c for c in text if c.isspace() or unicodedata.category(c) not in ("Cc", "Cf", "Cs"))
     return " ".join("".join(seen).split())
 

@@ -86,7 +86,7 @@ def export(
     fresh = [article for article in articles if article.id not in known]
     before = read_dropped(folder)
     learnt = _cleaned(fresh, old, before, min_words)
-    new = assign(learnt.articles, old)
+    new = assign(learnt.articles, old) if learnt.drops else tuple(learnt.articles)
     dropped = _merged(before, drops or {}, learnt.drops)
     if new or (old and dropped != before):
         shards = list(read_manifest(folder)) if old else []
@@ -151,10 +151,11 @@ def _cleaned(
 ) -> _Learnt:
     """Leave out of the new articles what repeats over old and new ones, or did so before."""
     known = [paragraph.text for paragraph in before if paragraph.reason == repeats.REASON]
-    repeated = repeats.learn([*old, *assign(new, old)], known) if new else frozenset()
-    texts, drops = repeats.without(new, repeated)
+    grouped = assign(new, old) if new else ()
+    repeated = repeats.learn([*old, *grouped], known) if new else frozenset()
+    texts, drops = repeats.without(grouped, repeated)
     kept = []
-    for article, before_it in zip(texts, new, strict=True):
+    for article, before_it in zip(texts, grouped, strict=True):
         if len(article.text.split()) < min_words:  # nothing else in it: no article is lost to this
             drops.pop(article.id, None)
             article = before_it

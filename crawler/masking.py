@@ -12,17 +12,23 @@ PHONE = "[phone]"
 
 _DOT = r"(?:\.|\s?[(\[{<]\s?(?:dot|punkt|\.)\s?[)\]}>]\s?)"
 _DOMAIN = rf"[\w-]+(?:{_DOT}[\w-]+)+"
-_EMAILS = (
-    re.compile(
-        r"(?:mailto:)?(?:\"[^\"\s]{1,64}\"|[\w.!#$%&'*+/=?^`{|}~-]{1,64})"
-        rf"\s?[@＠]\s?{_DOMAIN}"
+_EMAILS = (  # each with what it cannot be without: most text has none of it, and is done at once
+    (
+        re.compile("[@＠]"),
+        re.compile(
+            r"(?:mailto:)?(?:\"[^\"\s]{1,64}\"|[\w.!#$%&'*+/=?^`{|}~-]{1,64})"
+            rf"\s?[@＠]\s?{_DOMAIN}"
+        ),
     ),
-    re.compile(
-        rf"[\w.+-]{{1,64}}(?:\s?[(\[{{<]\s?(?:dot|punkt)\s?[)\]}}>]\s?[\w+-]{{1,64}}){{0,3}}"
-        rf"\s?[(\[{{<]\s?(?:at|ät|[@＠])\s?[)\]}}>]\s?{_DOMAIN}",
-        re.IGNORECASE,
+    (
+        re.compile(r"[(\[{<]"),
+        re.compile(
+            rf"[\w.+-]{{1,64}}(?:\s?[(\[{{<]\s?(?:dot|punkt)\s?[)\]}}>]\s?[\w+-]{{1,64}}){{0,3}}"
+            rf"\s?[(\[{{<]\s?(?:at|ät|[@＠])\s?[)\]}}>]\s?{_DOMAIN}",
+            re.IGNORECASE,
+        ),
     ),
-    re.compile(r"[\w.+-]{1,64} AT [\w-]+(?: DOT [\w-]+)+"),
+    (re.compile(" AT "), re.compile(r"[\w.+-]{1,64} AT [\w-]+(?: DOT [\w-]+)+")),
 )
 
 _GAP = r"[ .\-‐‑–/()]{1,3}"
@@ -73,8 +79,9 @@ def mask(text: str) -> str:
 
 
 def _once(text: str) -> str:
-    for pattern in _EMAILS:
-        text = pattern.sub(EMAIL, text)
+    for sign, pattern in _EMAILS:
+        if sign.search(text):
+            text = pattern.sub(EMAIL, text)
     if not any(c.isdigit() for c in text):
         return text
     text = _LABELLED.sub(_labelled, text)

@@ -7,6 +7,7 @@ running prose is news; a label with a figure is a note. Left to others: how far 
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 
 from crawler.masking import EMAIL, PHONE
 
@@ -30,6 +31,7 @@ def _any(*patterns: str) -> re.Pattern[str]:
     return re.compile("|".join(f"(?:{pattern})" for pattern in patterns), re.IGNORECASE)
 
 
+_REMEMBERED = 1024  # texts: cleaning asks of each again, until nothing changes
 _EDGE = " *#•·:.–—-|>»►▶"
 _URL = re.compile(
     r"(?:https?://|www\.)\S+|\b(?:[\w-]+\.)+(?:com|de|org|net|eu|info|io|example|co\.uk|at|ch)\b(?:/\S*)?",
@@ -174,6 +176,7 @@ def _is_about(phrase: str, following: str) -> bool:
 # --- lines and sentences -------------------------------------------------------------------------
 
 
+@lru_cache(_REMEMBERED)
 def is_prose(text: str) -> bool:
     """Whether a text is a full sentence or more, not a heading, name, address, label or link."""
     bare = _LABELS.sub("", _PLACEHOLDER.sub("", text)).strip()
@@ -342,6 +345,7 @@ _LEGAL_NOTE = _any(
 _LONGEST = 1500  # characters: no note is longer, and patterns take their time on what is
 
 
+@lru_cache(_REMEMBERED)
 def reason_of(sentence: str) -> str:
     """Why a sentence or line is noise, "" if it is none."""
     if len(sentence) > _LONGEST:

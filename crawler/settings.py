@@ -44,6 +44,7 @@ REDIRECT_MAX_TIMES = 5
 METAREFRESH_MAXDELAY = 5
 TELNETCONSOLE_ENABLED = False
 REMOTE_CONTROL_ENABLED = False
+CONCURRENT_ITEMS = 1  # there are none; Scrapy 2.19 starts so many tasks a response
 DOWNLOADER_MIDDLEWARES = {
     "scrapy.downloadermiddlewares.robotstxt.RobotsTxtMiddleware": None,
     "crawler.robots.ObeyRobotsMiddleware": 100,

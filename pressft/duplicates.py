@@ -6,9 +6,10 @@ duplicates and mapping a group to its split (`corpus`), storing groups (`crawler
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import lru_cache
 
 from datasketch import MinHash, MinHashLSH
 
@@ -20,11 +21,13 @@ PERMUTATIONS = 128
 # 32 bands of 4 rows propose a pair at the threshold with probability 1 - (1 - 0.8^4)^32, all but
 # 5 in 10^8; the library's own choice for 0.8 would miss about a third of them.
 BANDS = (32, 4)
+_EMPTY = MinHash(num_perm=PERMUTATIONS, seed=1)
 
 _WORD = re.compile(r"\w+")
 _NEVER = datetime.max.replace(tzinfo=UTC)  # articles without a date come last
 
 
+@lru_cache(256)  # of the article at hand, and of a group that many join
 def shingles(text: str) -> frozenset[str]:
     """The set of word 5-grams, lower case, punctuation ignored.
 
@@ -54,15 +57,16 @@ def assign(new: Iterable[Article], old: Iterable[Article]) -> tuple[Article, ...
     index = _Index()
     for article in sorted(old, key=lambda article: article.id):
         if article.group:
-            index.add(article)
+            index.add(article, _sketch(article.text))
     placed = []
     for article in sorted(new, key=lambda article: (article.published or _NEVER, article.id)):
-        groups = index.groups_near(article.text)
+        sketch = _sketch(article.text)
+        groups = index.groups_near(article.text, sketch)
         splits = {split_of(group) for group in groups}
         group = min(groups, default=article.id) if len(splits) < 2 else ""
         placed.append(replace(article, group=group))
         if group:
-            index.add(placed[-1])
+            index.add(placed[-1], sketch)
     return tuple(placed)
 
 
@@ -71,23 +75,20 @@ class _Index:
 
     def __init__(self) -> None:
         self._lsh = MinHashLSH(num_perm=PERMUTATIONS, params=BANDS)
-        self._shingles: dict[str, frozenset[str]] = {}
-        self._groups: dict[str, str] = {}
+        self._articles: dict[str, Article] = {}
 
-    def add(self, article: Article) -> None:
-        found = shingles(article.text)
-        self._lsh.insert(article.id, _sketch(found))
-        self._shingles[article.id] = found
-        self._groups[article.id] = article.group
+    def add(self, article: Article, sketch: MinHash) -> None:
+        self._lsh.insert(article.id, sketch)
+        self._articles[article.id] = article
 
-    def groups_near(self, text: str) -> set[str]:
-        found = shingles(text)
-        near: Sequence[str] = self._lsh.query(_sketch(found))
-        twins = (i for i in near if jaccard(found, self._shingles[i]) >= THRESHOLD)
-        return {self._groups[i] for i in twins}
+    def groups_near(self, text: str, sketch: MinHash) -> set[str]:
+        near = [self._articles[i] for i in self._lsh.query(sketch)]
+        own = shingles(text)
+        twins = (a for a in near if jaccard(own, shingles(a.text)) >= THRESHOLD)
+        return {article.group for article in twins}
 
 
-def _sketch(found: frozenset[str]) -> MinHash:
-    sketch = MinHash(num_perm=PERMUTATIONS, seed=1)
-    sketch.update_batch([shingle.encode() for shingle in found])
+def _sketch(text: str) -> MinHash:
+    sketch = _EMPTY.copy()
+    sketch.update_batch([shingle.encode() for shingle in shingles(text)])
     return sketch

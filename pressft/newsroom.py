@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from functools import cached_property
 from html import escape
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -111,9 +112,9 @@ def _story(index: int, line: str) -> Story:
     )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class _Site:
-    """The pages of one newsroom, as text."""
+    """The pages of one newsroom, as text; `stories` are newest first."""
 
     url: str
     stories: Sequence[Story]
@@ -134,10 +135,15 @@ class _Site:
         }
         if parts.path in pages:
             return pages[parts.path]()
-        for index, story in enumerate(self.stories):
-            if parts.path == f"/news/{story.slug}":
-                return "text/html", self.article(story, self.stories[index + 1 : index + 4])
-        return None
+        index = self.places.get(parts.path)
+        if index is None:
+            return None
+        return "text/html", self.article(self.stories[index], self.stories[index + 1 : index + 4])
+
+    @cached_property
+    def places(self) -> dict[str, int]:
+        """The index of each story by the path of its page."""
+        return {f"/news/{story.slug}": index for index, story in enumerate(self.stories)}
 
     def items(self, number: int) -> tuple[Sequence[Story], bool]:
         """The stories on a page of a feed, 1-based, and whether another page follows."""
@@ -256,7 +262,7 @@ class _Handler(BaseHTTPRequestHandler):
         missing = HTTPStatus.OK if found else HTTPStatus.NOT_FOUND
         self.send_response(HTTPStatus.NOT_MODIFIED if known else missing)
         self.send_header("ETag", tag)
-        newest = max((story.published for story in self.site.stories), default=FIRST_DAY)
+        newest = self.site.stories[0].published if self.site.stories else FIRST_DAY
         self.send_header("Last-Modified", format_datetime(newest, usegmt=True))
         if not known:
             self.send_header("Content-Type", f"{kind}; charset=utf-8")
