@@ -2,38 +2,39 @@
 
 import hashlib
 import re
-from collections.abc import Iterable, Sequence
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from pressft.errors import DataError
 
+AT_ONCE = 256  # texts: what the tokenizer holds of each meanwhile is 100 times its size
+
 
 @dataclass(frozen=True, slots=True)
 class Document:
     """A text as token ids, without any special token; its size in UTF-8 bytes and in words."""
 
-    ids: tuple[int, ...]
+    ids: Sequence[int]
     bytes: int
     words: int
 
 
 @dataclass(frozen=True, slots=True)
 class Blocks:
-    """Training data: packed `rows`, (N, length) int64, and the `order` to take them in, (n,)."""
+    """Training data: `rows` of token ids in the order to take them in, (n, length) int64."""
 
     rows: Tensor
-    order: Tensor
 
     @property
     def digest(self) -> str:
         """16 hex digits of the very tokens in their order: equal for equal data."""
-        found = hashlib.sha256(self.rows.numpy().tobytes())
-        found.update(self.order.numpy().tobytes())
-        return found.hexdigest()[:16]
+        return hashlib.sha256(self.rows.numpy().tobytes()).hexdigest()[:16]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,17 +64,18 @@ def separators(tokenizer: PreTrainedTokenizerBase) -> Separators:
 
 
 def tokenize(texts: Iterable[str], tokenizer: PreTrainedTokenizerBase) -> tuple[Document, ...]:
-    """Documents in the order of the texts; empty ones are left out."""
-    texts = list(texts)
-    if not texts:
-        return ()
-    # verbose=False: a text longer than the context is cut into windows and blocks later
-    ids = tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
-    return tuple(
-        Document(tuple(row), len(text.encode()), len(re.split(r"\s+", text)))
-        for row, text in zip(ids, texts, strict=True)
-        if row
-    )
+    """Documents in the order of the texts, four bytes a token; empty ones are left out."""
+    return tuple(_documents(list(texts), tokenizer))
+
+
+def _documents(texts: list[str], tokenizer: PreTrainedTokenizerBase) -> Iterator[Document]:
+    for start in range(0, len(texts), AT_ONCE):
+        part = texts[start : start + AT_ONCE]
+        # verbose=False: a text longer than the context is cut into windows and blocks later
+        found = tokenizer(part, add_special_tokens=False, verbose=False)["input_ids"]
+        for ids, text in zip(found, part, strict=True):
+            if ids:
+                yield Document(array("i", ids), len(text.encode()), len(re.split(r"\s+", text)))
 
 
 def up_to(documents: Sequence[Document], tokens: int) -> tuple[Document, ...]:
@@ -88,35 +90,44 @@ def up_to(documents: Sequence[Document], tokens: int) -> tuple[Document, ...]:
 
 
 def pack(documents: Sequence[Document], length: int, between: Separators) -> Tensor:
-    """Documents, each with its separators, cut into full rows: (N, length) int64; the tail is
+    """Documents, each with its separators, cut into full rows: (N, length) int32; the tail is
     dropped.
 
     Raises:
         DataError: fewer than `length` tokens in all.
     """
-    stream: list[int] = []
+    n_around = 2 if between.begins else 1
+    stream = np.empty(sum(len(document.ids) + n_around for document in documents), np.int32)
+    at = 0
     for document in documents:
         if between.begins:
-            stream.append(between.before)
-        stream += document.ids
-        stream.append(between.end)
+            stream[at] = between.before
+        at += n_around + len(document.ids)
+        stream[at - 1 - len(document.ids) : at - 1] = document.ids
+        stream[at - 1] = between.end
     rows = len(stream) // length
     if not rows:
         raise DataError(
             f"{len(documents)} training documents hold {len(stream)} tokens, less than one block "
             f"of {length}: crawl more text or choose a smaller block"
         )
-    return torch.tensor(stream[: rows * length], dtype=torch.int64).view(rows, length)
+    return torch.from_numpy(stream[: rows * length]).view(rows, length)
+
+
+def taken(packed: Tensor, n_wanted: int, seed: int) -> Blocks:
+    """So many of the `packed` rows, in the order of `order`."""
+    return Blocks(packed[order(len(packed), n_wanted, seed)].long())
 
 
 def mixed(own: Blocks, general: Blocks, seed: int) -> Blocks:
     """Both in one, the blocks of each in their own order, at places drawn with `seed`."""
     rows = torch.cat([own.rows, general.rows])
-    places = order(len(own.order) + len(general.order), len(own.order) + len(general.order), seed)
-    taken = torch.empty_like(places)
-    taken[places[: len(own.order)].sort().values] = own.order
-    taken[places[len(own.order) :].sort().values] = general.order + len(own.rows)
-    return Blocks(rows, taken)
+    places = order(len(rows), len(rows), seed)
+    n_own = len(own.rows)
+    blended = torch.empty_like(rows)
+    blended[places[:n_own].sort().values] = own.rows
+    blended[places[n_own:].sort().values] = general.rows
+    return Blocks(blended)
 
 
 def order(n_blocks: int, n_wanted: int, seed: int) -> Tensor:

@@ -27,6 +27,7 @@ from pressft.errors import DataError, UsageError
 FORMAT = 1  # of manifest, columns and split; part of the fingerprint
 MANIFEST = "manifest.json"
 DROPPED = "dropped.jsonl"  # beside the shards and none of them: what cleaning left out
+READ_AT_ONCE = 1000  # rows: what is decoded is held twice meanwhile
 SHARD_NAME = re.compile(
     r"articles-\d{5}\.parquet"
 )  # no separators: a manifest cannot point outside
@@ -333,15 +334,20 @@ def read_shard(folder: Path, shard: Shard) -> list[Article]:
         data = path.read_bytes()
         if hashlib.sha256(data).hexdigest() != shard.sha256:
             raise DataError(f"{path} is damaged: its sha256 is not the manifest's; {cure}")
-        table = pq.read_table(pa.BufferReader(data), page_checksum_verification=True)
+        file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
+        n_rows = file.metadata.num_rows
+        if n_rows != shard.rows:
+            raise DataError(f"{path} has {n_rows} rows, the manifest says {shard.rows}: {cure}")
+        if wrong := _difference(file.schema_arrow):
+            raise DataError(f"{path} is no shard of ours, {wrong}: {cure}")
+        articles = []
+        for batch in file.iter_batches(READ_AT_ONCE):
+            if wrong := _nulls(batch):
+                raise DataError(f"{path} is no shard of ours, {wrong}: {cure}")
+            articles += [_article(row) for row in batch.to_pylist()]
     except (OSError, pa.ArrowException) as error:
         reason = str(error).splitlines()[0]
         raise DataError(f"{path} cannot be read ({reason}): {cure}") from None
-    if table.num_rows != shard.rows:
-        raise DataError(f"{path} has {table.num_rows} rows, the manifest says {shard.rows}: {cure}")
-    if wrong := _difference(table):
-        raise DataError(f"{path} is no shard of ours, {wrong}: {cure}")
-    articles = [_article(row) for row in table.to_pylist()]
     for article in articles:
         if article.sha256 != text_sha256(article.text):
             raise DataError(f"{path}: the text of {article.id} does not match its sha256; {cure}")
@@ -390,19 +396,26 @@ def _article(row: dict[str, Any]) -> Article:
     return Article(**{**row, "tags": tuple(row["tags"])})
 
 
-def _difference(table: pa.Table) -> str:
-    """What makes `table` unusable as articles, "" if nothing does."""
+def _difference(schema: pa.Schema) -> str:
+    """What makes columns unusable as articles, "" if nothing does."""
     for field in SCHEMA:
-        if field.name not in table.column_names:
+        if field.name not in schema.names:
             return f"column {field.name!r} is missing"
-        column = table.column(field.name)
+        kind = schema.field(field.name).type
         stored = _TIME_STORED if field.type == _TIME else field.type
-        if column.type != stored:
-            return f"column {field.name!r} is {column.type} instead of {stored}"
-        if column.null_count and not field.nullable:
-            return f"column {field.name!r} holds {column.null_count} nulls"
-    extra = sorted(set(table.column_names) - set(SCHEMA.names))
+        if kind != stored:
+            return f"column {field.name!r} is {kind} instead of {stored}"
+    extra = sorted(set(schema.names) - set(SCHEMA.names))
     return f"column {extra[0]!r} is unknown" if extra else ""
+
+
+def _nulls(rows: pa.RecordBatch) -> str:
+    """Which column lacks values that it must have, "" if none does."""
+    for field in SCHEMA:
+        n_nulls = rows.column(field.name).null_count
+        if n_nulls and not field.nullable:
+            return f"column {field.name!r} holds {n_nulls} nulls"
+    return ""
 
 
 def _counts(values: Iterable[str]) -> dict[str, int]:

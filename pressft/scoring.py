@@ -135,7 +135,7 @@ def _nats(model: nn.Module, batch: list[Window]) -> list[float]:
 
 def generate(
     model: nn.Module,
-    prompts: Sequence[tuple[int, ...]],
+    prompts: Sequence[Sequence[int]],
     between: Separators,
     n_new: int,
     *,
@@ -160,7 +160,7 @@ def generate(
 
 def _continued(
     model: nn.Module,
-    prompts: Sequence[tuple[int, ...]],
+    prompts: Sequence[Sequence[int]],
     between: Separators,
     n_new: int,
     how: Mapping[str, object],

@@ -188,10 +188,10 @@ class _Ordered(Dataset[dict[str, Tensor]]):
         self.data = data
 
     def __len__(self) -> int:
-        return len(self.data.order)
+        return len(self.data.rows)
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
-        row = self.data.rows[self.data.order[index]]
+        row = self.data.rows[index]
         return {"input_ids": row, "labels": row}
 
 

@@ -8,7 +8,7 @@ import hashlib
 import json
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -83,7 +83,7 @@ class Bench:
         held_out = (*self.general.test, *self.general.validation)
         return blocks.up_to(held_out, spec.validation_tokens)
 
-    def prompts(self) -> list[tuple[int, ...]]:
+    def prompts(self) -> list[Sequence[int]]:
         """First words of the first validation texts: what samples continue."""
         texts = [article.text for article in self.text.corpus.splits.validation[:N_SAMPLES]]
         starts = [" ".join(text.split()[:PROMPT_WORDS]) for text in texts]
@@ -245,8 +245,7 @@ def training_data(bench: Bench, spec: TrialSpec) -> Blocks:
 
 
 def _ordered(bench: Bench, text: Text, spec: TrialSpec, wanted: int) -> Blocks:
-    packed = blocks.pack(text.train, spec.block, bench.separators)
-    return Blocks(packed, blocks.order(len(packed), wanted, spec.seed))
+    return blocks.taken(blocks.pack(text.train, spec.block, bench.separators), wanted, spec.seed)
 
 
 def _test(

@@ -58,3 +58,20 @@ def test_documents_know_their_bytes_and_empty_ones_are_left_out() -> None:
     made = blocks.tokenize(["Ünder", "", "a"], tiny.tokenizer())
     assert [document.bytes for document in made] == [6, 1]
     assert [len(document.ids) for document in made] == [6, 1]
+
+
+def test_many_texts_are_tokenised_in_parts_but_in_their_order(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    texts = [f"text {i}" * (i % 3) for i in range(20)]
+    at_once = blocks.tokenize(texts, tiny.tokenizer())
+    monkeypatch.setattr(blocks, "AT_ONCE", 3)
+    assert blocks.tokenize(iter(texts), tiny.tokenizer()) == at_once
+    assert len(at_once) == 13
+
+
+def test_what_is_taken_are_the_packed_rows_in_their_order() -> None:
+    packed = torch.arange(12, dtype=torch.int32).view(6, 2)
+    rows = blocks.taken(packed, 9, 1).rows
+    assert rows.dtype == torch.int64
+    assert torch.equal(rows, packed[blocks.order(6, 9, 1)])

@@ -22,11 +22,11 @@ SPEC = TrialSpec(model="tiny-llama", corpus="invented", rank=2, tokens=8 * 64, b
 
 
 def blocks(spec: TrialSpec) -> Blocks:
-    """Random rows, taken from the last to the first."""
+    """Random rows."""
     generator = torch.Generator().manual_seed(0)
     n = spec.steps * spec.batch
     rows = torch.randint(0, 256, (n, spec.block), generator=generator)
-    return Blocks(rows, torch.arange(n).flip(0))
+    return Blocks(rows)
 
 
 def train(base: Base, spec: TrialSpec, data: Blocks) -> list[tuple[int, dict[str, float]]]:
@@ -68,7 +68,7 @@ def test_validation_does_not_depend_on_how_often_the_loss_is_logged(
 def test_the_first_loss_is_that_of_the_first_batch(load: Load) -> None:
     base, data = load("tiny-llama"), blocks(SPEC)
     first = dict(train(base, SPEC, data)[0][1])["train/loss"]
-    batch = data.rows[data.order[:2]]
+    batch = data.rows[:2]
     logits = base.model(batch).logits[:, :-1].reshape(-1, 257)
     expected = nn.functional.cross_entropy(logits, batch[:, 1:].reshape(-1))
     assert first == pytest.approx(float(expected), rel=1e-5)
