@@ -4,8 +4,9 @@ Pure arithmetic on results; where they come from is left to `status`.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any
 
 from pressft import intervals
@@ -19,13 +20,20 @@ WHOLE = "none"
 MIN_RANKED = 4  # layers, or a rank correlation says nothing
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False)
 class Done:
-    """A finished trial: its number, what it tried (all params but the seed), its result."""
+    """A finished trial: its number, what it tried (all params but the seed), its validation loss;
+    its result is read when asked for, as of ten thousand trials only a few are."""
 
     number: int
     config: str
-    result: TrialResult
+    loss: float
+    read: Callable[[], TrialResult]
+
+    @cached_property
+    def result(self) -> TrialResult:
+        """All that it scored."""
+        return self.read()
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,7 +203,7 @@ def choose(done: Sequence[Done]) -> tuple[Done, ...]:
     """
     configs: dict[str, list[Done]] = {}
     for trial in done:
-        if math.isfinite(trial.result.validation.loss):
+        if math.isfinite(trial.loss):
             configs.setdefault(trial.config, []).append(trial)
     ranked = sorted(
         configs.values(), key=lambda trials: (-len(trials), _validation(trials), trials[0].number)
@@ -209,7 +217,7 @@ def tested(trials: Sequence[Done]) -> Score:
 
 
 def _validation(trials: Sequence[Done]) -> float:
-    return math.fsum(trial.result.validation.loss for trial in trials) / len(trials)
+    return math.fsum(trial.loss for trial in trials) / len(trials)
 
 
 def _trained(

@@ -96,7 +96,7 @@ def _best(study: str, arm: str | None, found: Stored, store: Store) -> Done:
     firsts = [trials[0] for trials in chosen if trials]
     if not firsts:
         raise UsageError(f"study {study} has no finished trial yet: pressft sweep goes on with it")
-    return min(firsts, key=lambda trial: trial.result.validation.loss)
+    return min(firsts, key=lambda trial: trial.loss)
 
 
 def _write(found: Stored, best: Done, folder: Path, store: Store, progress: Progress) -> Exported:

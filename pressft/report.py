@@ -17,9 +17,10 @@ from pressft.arms import WHOLE, Arm, Done, Finding
 from pressft.charts import MARKS
 from pressft.errors import PressftError
 from pressft.figures import Figure, Style
+from pressft.planning import importances
 from pressft.results import Store
 from pressft.status import Stores
-from pressft.study import Stored, importances
+from pressft.study import Stored
 from pressft.tables import Table, interval, number
 
 MIN_TRIALS = 6  # complete, or importances say nothing
@@ -63,7 +64,7 @@ def page(study: str, found: Stored, finding: Finding, stores: Stores) -> str:
             remarks=tables.remarks(finding),
             styles=list(looks.values()),
             marks={mark: charts.mark_path(mark, 7, 7) for mark in MARKS},
-            sections=list(_sections(study, found, finding, done, looks, stores)),
+            sections=list(_sections(found, finding, done, looks, stores)),
             forgotten=tables.forgetting(finding.arms)
             if any(a.general for a in finding.arms)
             else None,
@@ -77,7 +78,6 @@ def page(study: str, found: Stored, finding: Finding, stores: Stores) -> str:
 
 
 def _sections(
-    study: str,
     found: Stored,
     finding: Finding,
     done: Mapping[str, Sequence[Done]],
@@ -92,7 +92,7 @@ def _sections(
         Section(
             "What the settings do",
             list(figures.settings(found, looks)),
-            _importance(study, found, stores),
+            _importance(found),
         ),
         Section("What is saved", list(figures.trade_offs(finding, looks)), costs),
     ):
@@ -194,11 +194,11 @@ def _continuations(
         yield "trained", best.result.samples
 
 
-def _importance(study: str, found: Stored, stores: Stores) -> list[Table]:
+def _importance(found: Stored) -> list[Table]:
     """How much of the validation loss each setting accounts for, where several were tried."""
     if sum(row.state == "complete" for row in found.rows) < MIN_TRIALS:
         return []
-    shares = importances(study, stores.storage)
+    shares = importances(found.rows, found.definition["space"])
     if len(shares) < 2:
         return []
     rows = tuple((name.replace("_", " "), f"{share:.0%}") for name, share in shares.items())

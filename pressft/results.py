@@ -88,10 +88,18 @@ class Store:
         self.folder(cell).mkdir(parents=True, exist_ok=True)
         return filelock.FileLock(self.folder(cell) / ".lock")
 
+    def has(self, cell: str) -> bool:
+        """Whether a cell is done."""
+        return (self.folder(cell) / "result.json").is_file()
+
     def trial(self, cell: str) -> TrialResult | None:
         """The result of a cell, None if it is not done."""
-        data = self._read(cell)
-        return data and TrialResult(  # type: ignore[return-value]
+        return self.known(cell) if self.has(cell) else None
+
+    def known(self, cell: str) -> TrialResult:
+        """The result of a cell that is done."""
+        data: dict[str, Any] = json.loads((self.folder(cell) / "result.json").read_text())
+        return TrialResult(
             **data
             | {
                 "removal": _removal(data["removal"]),

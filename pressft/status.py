@@ -4,6 +4,7 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from pressft import arms, cuts
@@ -103,13 +104,15 @@ def _done(found: Stored) -> int:
 
 
 def by_arm(rows: Sequence[Row], store: Store) -> dict[str, list[Done]]:
-    """The complete trials with their results, by arm."""
+    """The complete trials that have a result, by arm."""
     found: dict[str, list[Done]] = {}
     for row in rows:
-        if row.state == "complete" and (result := store.trial(str(row.attrs["cell"]))):
+        cell = str(row.attrs.get("cell", ""))
+        if row.state == "complete" and row.value is not None and store.has(cell):
             params = {name: value for name, value in row.params.items() if name != "seed"}
             config = json.dumps(params, sort_keys=True)
-            found.setdefault(row.arm, []).append(Done(row.number, config, result))
+            done = Done(row.number, config, row.value, partial(store.known, cell))
+            found.setdefault(row.arm, []).append(done)
     return found
 
 

@@ -400,13 +400,6 @@ def end(name: str, address: str, number: int) -> None:
     study.tell(number, state=TrialState.FAIL)
 
 
-def importances(name: str, address: str) -> dict[str, float]:
-    """Share of the validation loss that each parameter accounts for, most first (Optuna's)."""
-    study = storage.connect(storage.backend(address), name, create=False)
-    values = {trial.value for trial in study.get_trials(deepcopy=False) if trial.value is not None}
-    return dict(optuna.importance.get_param_importances(study)) if len(values) > 1 else {}
-
-
 def _completed(definition: Mapping[str, Any]) -> dict[str, Any]:
     """A stored definition with the settings that came later, at their defaults."""
     base = dataclasses.asdict(TrialSpec(**definition["base"]))

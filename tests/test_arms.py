@@ -37,7 +37,7 @@ def done(
         total_s=1.0,
         general=() if general is None else (Score(general, 1, 1, 1),),
     )
-    return Done(number, config or str(number), result)
+    return Done(number, config or str(number), result.validation.loss, lambda: result)
 
 
 def cut(loss: float, removal: Removal, general: float | None = None) -> Untrained:
@@ -62,7 +62,7 @@ def compared(arm: Arm) -> str:
 def test_law_6_the_best_trial_is_chosen_by_validation_alone() -> None:
     trials = [done(0, 2.0, 0.1), done(1, 1.0, 9.0), done(2, 1.0, 0.2)]
     assert choose(trials) == (trials[1],)
-    worse = [done(item.number, item.result.validation.nats, 99.0) for item in trials]
+    worse = [done(item.number, item.loss, 99.0) for item in trials]
     assert choose(worse) == (worse[1],)
     assert choose([done(0, float("nan"), 1.0)]) == ()
 

@@ -105,9 +105,8 @@ def test_a_checkpoint_that_breaks_the_promise_is_refused_and_nothing_is_left(
     stores: Stores, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     best = status.by_arm(status.find("cuts", stores).rows, export.Store(stores.root))["middle"][0]
-    other = dataclasses.replace(
-        best, result=dataclasses.replace(best.result, test=best.result.test[:1])
-    )
+    fewer = dataclasses.replace(best.result, test=best.result.test[:1])
+    other = dataclasses.replace(best, read=lambda: fewer)
     monkeypatch.setattr(export, "_best", lambda *_: other)
     with pytest.raises(RefusedError, match="the checkpoint is another model: logits"):
         export.export("cuts", "middle", tmp_path / "out", stores, quiet)

@@ -1,6 +1,7 @@
 """The ledger: what is asked for, in which order, and what a second start finds. Real SQLite."""
 
 import dataclasses
+import itertools
 from collections import Counter
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 
 from pressft.design import Choices, Range, Study
 from pressft.errors import MissingError, RefusedError, UsageError
+from pressft.planning import Row, importances
 from pressft.spec import TrialSpec
 from pressft.study import Ledger, Ticket, stored
 
@@ -236,3 +238,24 @@ def test_law_6_a_replicate_is_never_pruned_and_no_trial_at_its_end(storage: str)
     ticket = ledger.take()
     assert ticket is not None
     assert not ledger.should_prune(ticket, ticket.spec.trained_tokens, 9.0)
+
+
+def test_the_setting_that_moves_the_loss_is_the_important_one() -> None:
+    params = [
+        {"remove": arm, "rank": rank, "learning_rate": rate, "seed": 0}
+        for arm, rank, rate in itertools.product(("none", "1"), (2, 4, 8), (1e-4, 1e-3, 1e-2))
+    ]
+    rows = [
+        Row(n, "complete", it, 3.0 + int(str(it["rank"])) / 8, {}, str(n))
+        for n, it in enumerate(params)
+    ]
+    early = Row(18, "pruned", params[0], 99.0, {}, "18")
+    space = {
+        "remove": ["none", "1"],
+        "rank": [2, 4, 8],
+        "learning_rate": {"low": 1e-5, "high": 1.0},
+    }
+    shares = importances([*rows, early], space)
+    assert set(shares) == {"remove", "rank", "learning_rate"}  # one seed says nothing
+    assert max(shares, key=lambda name: shares[name]) == "rank"
+    assert importances(rows[:1], space) == {}
