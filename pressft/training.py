@@ -150,6 +150,7 @@ def _out_of_memory(error: Exception) -> bool:
 
 def _arguments(spec: TrialSpec, folder: Path, micro: int) -> TrainingArguments:
     gpu = torch.cuda.is_available()
+    fused = gpu and spec.optimizer == "adamw"
     return TrainingArguments(
         output_dir=str(folder),
         max_steps=spec.steps,
@@ -160,7 +161,7 @@ def _arguments(spec: TrialSpec, folder: Path, micro: int) -> TrainingArguments:
         warmup_steps=math.ceil(WARMUP * spec.steps),
         weight_decay=0.0,
         max_grad_norm=1.0,
-        optim=OPTIMIZERS[spec.optimizer],
+        optim="adamw_torch_fused" if fused else OPTIMIZERS[spec.optimizer],
         bf16=gpu,
         use_cpu=not gpu,
         dataloader_pin_memory=gpu,
