@@ -31,7 +31,8 @@ def _any(*patterns: str) -> re.Pattern[str]:
     return re.compile("|".join(f"(?:{pattern})" for pattern in patterns), re.IGNORECASE)
 
 
-_REMEMBERED = 1024  # texts: cleaning asks of each again, until nothing changes
+_LONGEST = 1500  # characters: no note is longer, and patterns take their time on what is
+_REMEMBERED = 1024  # texts, none longer: cleaning asks of each again, until nothing changes
 _EDGE = " *#•·:.–—-|>»►▶"
 _URL = re.compile(
     r"(?:https?://|www\.)\S+|\b(?:[\w-]+\.)+(?:com|de|org|net|eu|info|io|example|co\.uk|at|ch)\b(?:/\S*)?",
@@ -176,9 +177,13 @@ def _is_about(phrase: str, following: str) -> bool:
 # --- lines and sentences -------------------------------------------------------------------------
 
 
-@lru_cache(_REMEMBERED)
 def is_prose(text: str) -> bool:
     """Whether a text is a full sentence or more, not a heading, name, address, label or link."""
+    return _is_prose(text) if len(text) <= _LONGEST else _is_prose.__wrapped__(text)
+
+
+@lru_cache(_REMEMBERED)
+def _is_prose(text: str) -> bool:
     bare = _LABELS.sub("", _PLACEHOLDER.sub("", text)).strip()
     words = re.findall(r"[^\W\d_]+", bare)
     small = sum(word[0].islower() and len(word) > 1 for word in words)
@@ -342,14 +347,13 @@ _LEGAL_NOTE = _any(
 )
 
 
-_LONGEST = 1500  # characters: no note is longer, and patterns take their time on what is
+def reason_of(sentence: str) -> str:
+    """Why a sentence or line is noise, "" if it is none."""
+    return "" if len(sentence) > _LONGEST else _reason_of(sentence)
 
 
 @lru_cache(_REMEMBERED)
-def reason_of(sentence: str) -> str:
-    """Why a sentence or line is noise, "" if it is none."""
-    if len(sentence) > _LONGEST:
-        return ""
+def _reason_of(sentence: str) -> str:
     prose = is_prose(sentence)
     masked = _PLACEHOLDER.search(sentence) is not None
     if (masked and (not prose or _ASKS.search(sentence))) or _ASKS_ALONE.search(sentence):

@@ -27,7 +27,7 @@ _WORD = re.compile(r"\w+")
 _NEVER = datetime.max.replace(tzinfo=UTC)  # articles without a date come last
 
 
-@lru_cache(256)  # of the article at hand, and of a group that many join
+@lru_cache(8)  # of the article at hand it is asked twice; more would hold long texts many times
 def shingles(text: str) -> frozenset[str]:
     """The set of word 5-grams, lower case, punctuation ignored.
 
@@ -82,10 +82,13 @@ class _Index:
         self._articles[article.id] = article
 
     def groups_near(self, text: str, sketch: MinHash) -> set[str]:
-        near = [self._articles[i] for i in self._lsh.query(sketch)]
         own = shingles(text)
-        twins = (a for a in near if jaccard(own, shingles(a.text)) >= THRESHOLD)
-        return {article.group for article in twins}
+        groups: set[str] = set()
+        for article in (self._articles[i] for i in self._lsh.query(sketch)):
+            known = article.group in groups  # one twin is enough: a group may be large
+            if not known and jaccard(own, shingles(article.text)) >= THRESHOLD:
+                groups.add(article.group)
+        return groups
 
 
 def _sketch(text: str) -> MinHash:
