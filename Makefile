@@ -41,9 +41,12 @@ check: .venv/made
 
 bench: .venv/made
 	$(BIN)/python benchmarks/step.py --model smollm2-135m --rounds 3
-	$(BIN)/python benchmarks/scan.py --model smollm2-135m --rounds 3
+	$(BIN)/python benchmarks/scan.py --model smollm2-135m --corpus wikipedia --rounds 3
+	$(BIN)/python benchmarks/study.py --rounds 3
 	$(BIN)/python benchmarks/overhead.py --trials 2 --slow-s 1 --rounds 1
 	$(BIN)/python benchmarks/workers.py --workers 1 4 16 --wait 2 --trials 10000 --rounds 1
+	$(BIN)/python benchmarks/crawl.py --articles 100 1000
+	$(BIN)/python benchmarks/corpus.py --megabytes 100 --model smollm2-135m
 
 bench-smoke: .venv/made
 	$(BIN)/pytest -q -n 2 -m bench

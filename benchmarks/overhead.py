@@ -11,6 +11,7 @@ timed, each in a process of its own.
 """
 
 import argparse
+import functools
 import itertools
 import socket
 import statistics
@@ -92,52 +93,64 @@ def _report(kind: str, stores: Stores, n: int) -> None:
     )
 
 
-def swept(study: Study, stores: Stores) -> tuple[list[float], list[float]]:
-    """Seconds of each trial beside the work, the first left out; and of each telling of points."""
-    began: list[float] = []
-    work: list[float] = [0.0]
-    told: list[float] = []
-    depth = [0]
+class Stopwatch:
+    """Adds up the seconds of calls, of the outermost only where they call one another."""
 
-    def timed(call: Callable[..., Any], into: Callable[[float], None]) -> Callable[..., Any]:
+    def __init__(self) -> None:
+        """Nothing measured, nothing running."""
+        self.seconds = 0.0
+        self.depth = 0
+
+    def around(self, call: Callable[..., Any]) -> Callable[..., Any]:
+        """The call, measured."""
+
+        @functools.wraps(call)
         def run(*args: Any, **options: Any) -> Any:  # noqa: ANN401
-            depth[0] += 1
+            self.depth += 1
             start = time.perf_counter()
             try:
                 return call(*args, **options)
             finally:
-                depth[0] -= 1
-                into(time.perf_counter() - start)
+                self.depth -= 1
+                self.seconds += 0 if self.depth else time.perf_counter() - start
 
         return run
 
-    def worked(seconds: float) -> None:
-        work[-1] += 0 if depth[0] else seconds
+    @contextmanager
+    def at_work(self) -> Iterator[None]:
+        """Measure training and scoring of ours."""
+        with (
+            mock.patch.object(training, "train", self.around(training.train)),
+            mock.patch.object(scoring, "score", self.around(scoring.score)),
+            mock.patch.object(scoring, "generate", self.around(scoring.generate)),
+        ):
+            yield
 
+
+def swept(study: Study, stores: Stores) -> tuple[list[float], list[float]]:
+    """Seconds of each trial beside the work, the first left out; and of each telling of points."""
+    watch = Stopwatch()
+    began: list[float] = []  # less the work done until then
+    told: list[float] = []
     take, points = Ledger.take, Record.points
 
     def taken(ledger: Ledger) -> Any:  # noqa: ANN401
-        began.append(time.perf_counter())
-        work.append(0.0)
+        began.append(time.perf_counter() - watch.seconds)
         return take(ledger)
 
     def tell(record: Record, *args: Any) -> None:  # noqa: ANN401
         start = time.perf_counter()
         points(record, *args)
-        if depth[0]:
+        if watch.depth:
             told.append(time.perf_counter() - start)
 
     with (
-        mock.patch.object(training, "train", timed(training.train, worked)),
-        mock.patch.object(scoring, "score", timed(scoring.score, worked)),
-        mock.patch.object(scoring, "generate", timed(scoring.generate, worked)),
+        watch.at_work(),
         mock.patch.object(Ledger, "take", taken),
         mock.patch.object(Record, "points", tell),
     ):
         sweep.work(study, Silent(), stores, uuid.uuid4().hex)
-    spans = [after - before for before, after in itertools.pairwise(began)]
-    inside = work[1 : len(began)]
-    return [span - done for span, done in zip(spans, inside, strict=True)][1:], told
+    return [after - before for before, after in itertools.pairwise(began)][1:], told
 
 
 @contextmanager

@@ -12,6 +12,9 @@ product is measured. Limit: that rate over the operations of a trained token, wh
 - causal attention, (tokens + 1) / 2 keys on average: 4 for every element of a query and key
   forward (scores and values), and 2.5 times as many backward, where the scores are made again.
 
+On CUDA the base is in bfloat16 and steps run under autocast, as in training; nothing is unpacked or
+fused there, so the levers are the blocks a pass alone.
+
 Norms, rotations, activations and the softmax over the vocabulary are left out: a part of what is
 lost. Peak memory is that of a process of its own that makes one step, over what it held before.
 """
@@ -24,7 +27,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +39,8 @@ from pressft import adapters, heads, models
 from pressft.training import MICRO_TOKENS
 
 BATCH, BLOCK, RANK = 8, 256, 8
-SIDE = 2048  # of the matrices that the machine's rate is measured on
+GPU = torch.cuda.is_available()
+SIDE = 8192 if GPU else 2048  # of the matrices that the machine's rate is measured on
 
 
 @dataclass(frozen=True)
@@ -50,14 +54,18 @@ class Variant:
     micro: int = BATCH
 
 
-OURS = MICRO_TOKENS["cpu"] // BLOCK
-VARIANTS = {
-    "PEFT over bitsandbytes, one pass": Variant(unpack=False),
-    "base unpacked once": Variant(),
-    "and fewer blocks a pass": Variant(micro=OURS),
-    "and layer and update in one operation": Variant(fused=True, micro=OURS),
-    "and no logits of a batch (ours)": Variant(fused=True, head=True, micro=OURS),
-}
+OURS = min(BATCH, MICRO_TOKENS["cuda" if GPU else "cpu"] // BLOCK)
+DEVICE = torch.cuda.get_device_name() if GPU else f"{torch.get_num_threads()} threads"
+VARIANTS = {"PEFT over bitsandbytes, one pass": Variant(unpack=False)} | (
+    {"and fewer blocks a pass (ours)": Variant(unpack=False, micro=OURS)}
+    if GPU
+    else {
+        "base unpacked once": Variant(),
+        "and fewer blocks a pass": Variant(micro=OURS),
+        "and layer and update in one operation": Variant(fused=True, micro=OURS),
+        "and no logits of a batch (ours)": Variant(fused=True, head=True, micro=OURS),
+    }
+)
 
 
 def main() -> None:
@@ -77,7 +85,7 @@ def main() -> None:
     print(
         f"{operations / 1e6:.1f} million operations a token; {rate:.0f} GFLOP/s (from {low:.0f} to "
         f"{high:.0f}) in products of {SIDE} x {SIDE}: {1e9 * rate / operations:,.0f} tokens/s; "
-        f"{torch.get_num_threads()} threads, torch {torch.__version__}"
+        f"{DEVICE}, torch {torch.__version__}"
     )
     first = next(iter(VARIANTS))
     for name, taken in times.items():
@@ -98,7 +106,7 @@ def timed(name: str, rounds: int) -> tuple[dict[str, list[float]], dict[str, lis
     loaded = {
         unpack: models.load(name, "nf4", quiet, unpack=unpack).model for unpack in (True, False)
     }
-    rows = torch.randint(0, 256, (BATCH, BLOCK), generator=torch.Generator().manual_seed(0))
+    rows = some_rows()
     times: dict[str, list[float]] = {variant: [] for variant in VARIANTS}
     rates: dict[str, list[float]] = {variant: [] for variant in VARIANTS}
     for number in range(rounds + 1):  # the first one warms up
@@ -108,6 +116,7 @@ def timed(name: str, rounds: int) -> tuple[dict[str, list[float]], dict[str, lis
                 near = machine()
                 began = time.perf_counter()
                 step(model, rows, what)
+                synchronize()
                 if number:
                     times[variant].append(time.perf_counter() - began)
                     rates[variant].append(near)
@@ -128,24 +137,39 @@ def adapted(base: PreTrainedModel, what: Variant) -> Iterator[nn.Module]:
         yield model.train()
 
 
+def some_rows() -> Tensor:
+    """A batch, always the same, where the model is."""
+    rows = torch.randint(0, 256, (BATCH, BLOCK), generator=torch.Generator().manual_seed(0))
+    return rows.cuda() if GPU else rows
+
+
+def synchronize() -> None:
+    """Wait for the GPU, where there is one."""
+    if GPU:
+        torch.cuda.synchronize()
+
+
 def step(model: Any, rows: Tensor, what: Variant) -> None:  # noqa: ANN401
     """Forward and backward of all rows."""
     head = heads.of(model) if what.head else None
     for part in torch.split(rows, what.micro):
-        if head:
-            loss = head.loss_of(part) / rows[:, 1:].numel()
-        else:
-            loss = model(input_ids=part, labels=part).loss * len(part) / len(rows)
+        with torch.autocast("cuda", torch.bfloat16, enabled=GPU):
+            if head:
+                loss = head.loss_of(part) / rows[:, 1:].numel()
+            else:
+                loss = model(input_ids=part, labels=part).loss * len(part) / len(rows)
         torch.autograd.backward(loss)
     model.zero_grad()
 
 
 def machine() -> float:
-    """Operations a second of a large float32 matrix product."""
-    a, b = torch.randn(SIDE, SIDE), torch.randn(SIDE, SIDE)
+    """Operations a second of a large matrix product: float32, on CUDA bfloat16."""
+    kind = {"device": "cuda", "dtype": torch.bfloat16} if GPU else {}
+    a, b = (torch.randn(SIDE, SIDE, **kind) for _ in "ab")  # type: ignore[call-overload]
     began, n = time.perf_counter(), 0
     while n < 2 or time.perf_counter() - began < 0.5:
         torch.mm(a, b)
+        synchronize()
         n += 1
     return n * 2 * SIDE**3 / (time.perf_counter() - began)
 
@@ -171,9 +195,14 @@ def held(name: str, variant: str) -> int:
 def peak(name: str, what: Variant) -> int:
     """Bytes that one step adds to the peak of this process."""
     model = models.load(name, "nf4", quiet, unpack=what.unpack).model
-    rows = torch.randint(0, 256, (BATCH, BLOCK), generator=torch.Generator().manual_seed(0))
+    rows = some_rows()
     with adapted(model, what) as ready:
-        step(ready, rows[:1, :8], Variant(what.unpack, what.fused, what.head, 1))
+        step(ready, rows[:1, :8], replace(what, micro=1))
+        if GPU:
+            torch.cuda.reset_peak_memory_stats()
+            held = torch.cuda.memory_allocated()
+            step(ready, rows, what)
+            return torch.cuda.max_memory_allocated() - held
         Path("/proc/self/clear_refs").write_text("5")  # forget the peak of loading
         before = resident("VmRSS")
         step(ready, rows, what)

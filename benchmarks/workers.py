@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
@@ -73,6 +74,9 @@ def postgresql(folder: Path) -> Iterator[str]:
         yield ""
         return
     server = get_server(folder, cleanup_mode="stop")
+    server.psql("ALTER SYSTEM SET max_connections = 300")  # a worker has two; 100 are the default
+    server.stop()
+    server.start()
     try:
         yield str(server.get_uri())
     finally:
@@ -115,15 +119,20 @@ def _forked(
     if pid := os.fork():
         return pid
     ready, gate, ours = pipes
-    os.close(ours)
-    ledger = Ledger(study, address, IDENTITY, start_id)
-    ledger.rows()
-    os.write(ready, b".")
-    os.read(gate, 1)
-    while ticket := ledger.take():
-        time.sleep(wait_s)
-        ledger.complete(ticket, 1.0)
-    os._exit(0)
+    try:
+        os.close(ours)
+        ledger = Ledger(study, address, IDENTITY, start_id)
+        ledger.rows()
+        os.write(ready, b".")
+        os.read(gate, 1)
+        while ticket := ledger.take():
+            time.sleep(wait_s)
+            ledger.complete(ticket, 1.0)
+        os._exit(0)
+    except BaseException:  # never into what the parent will clean up
+        traceback.print_exc()
+        os.write(ready, b"!")
+        os._exit(1)
 
 
 def many(folder: Path, url: str, n: int, rounds: int) -> None:
