@@ -1,4 +1,5 @@
-"""Which cell of a study comes next, and which trial may be ended early. Decides, writes nothing.
+"""Which cell of a study comes next, which trial may be ended early, and which settings mattered.
+Decides, writes nothing.
 
 A grid is run in its order. In a `per-arm` study each arm has a TPE sampler of its own, rebuilt from
 that arm's trials, so that no arm learns from another's losses and a resumed study draws what it
@@ -168,9 +169,14 @@ def widened(old: BaseDistribution, new: BaseDistribution) -> BaseDistribution:
 def importances(rows: Sequence[Row], space: Mapping[str, Any]) -> dict[str, float]:
     """Share of the validation loss that each setting of `space`, as a definition has it, accounts
     for, most first (Optuna's PED-ANOVA); empty where nothing varies."""
-    done = [row for row in rows if row.state == "complete" and row.value is not None]
+    names = (*space, "seed")
+    done = [
+        row
+        for row in rows
+        if row.state == "complete" and row.value is not None and row.params.keys() >= {*names}
+    ]
     kinds: dict[str, BaseDistribution] = {}
-    for name in (*space, "seed"):
+    for name in names:
         tried = tuple(dict.fromkeys(row.params[name] for row in done))
         if len(tried) > 1:
             asked = space.get(name)
