@@ -22,11 +22,11 @@ models of all trials are scored in our way, beside the clock.
 import argparse
 import json
 import math
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,7 @@ import optuna
 import torch
 from overhead import Silent, Stopwatch
 from peft import LoraConfig, get_peft_model
+from step import quiet
 from torch import nn
 from torch.utils.data import Dataset
 from transformers import (
@@ -43,13 +44,13 @@ from transformers import (
     AutoTokenizer,
     BitsAndBytesConfig,
     DataCollatorForLanguageModeling,
+    PrinterCallback,
     Trainer,
     TrainingArguments,
 )
 
 from pressft import blocks, corpora, models, scoring, status, sweep, training
 from pressft.design import Choices, Study
-from pressft.results import Store
 from pressft.scores import total
 from pressft.spec import TrialSpec, resolve
 from pressft.status import Stores
@@ -123,17 +124,12 @@ def measured(name: str) -> tuple[float, Told]:
 
 def report(found: dict[str, list[tuple[float, Told]]], n_cells: int) -> None:
     """A line a contender: medians, and what it found in its first round."""
-
-    def median(name: str, what: Callable[[float, Told], float]) -> float:
-        values = sorted(what(seconds, told) for seconds, told in found[name])
-        return values[len(values) // 2]
-
-    ours_s = median("pressft", lambda seconds, _: seconds)
+    ours_s = statistics.median(seconds for seconds, _ in found["pressft"])
     best = found["pressft"][0][1]
-    for name in found:
-        seconds = median(name, lambda seconds, _: seconds)
-        outside = median(name, lambda seconds, told: seconds - told.work_s)
-        told = found[name][0][1]
+    for name, rounds in found.items():
+        seconds = statistics.median(seconds for seconds, _ in rounds)
+        outside = statistics.median(seconds - told.work_s for seconds, told in rounds)
+        told = rounds[0][1]
         own, apart = told.ours[told.best], told.ours[told.best] / best.ours[best.best] - 1
         print(
             f"{name}: {n_cells} cells in {seconds:.0f} s, ratio {seconds / ours_s:.2f}; outside "
@@ -170,12 +166,11 @@ def ours(spec: TrialSpec, rates: tuple[float, ...]) -> Told:
         stores = Stores(Path(name) / "mlruns")
         with mock.patch.object(training, "train", counted), watch.at_work():
             sweep.run(study, Silent(), stores)
-        rows = status.find(study.name, stores).rows
-        store = Store(stores.root)
-        losses = {}
-        for row in rows:
-            if result := store.trial(str(row.attrs["cell"])) if row.state == "complete" else None:
-                losses[cell(row.arm, float(row.params["learning_rate"]))] = result.validation.loss
+        losses = {
+            cell(row.arm, float(row.params["learning_rate"])): row.value
+            for row in status.find(study.name, stores).rows
+            if row.state == "complete" and row.value is not None
+        }
     return Told(watch.seconds, tokens, tokens, losses, losses)
 
 
@@ -211,7 +206,8 @@ class Peer:
     def __init__(self, spec: TrialSpec) -> None:
         """Read and pad the texts."""
         self.spec, self.watch = spec, Stopwatch()
-        self.folder = models.folder(spec.model, lambda *_: None)
+        self.folder = models.folder(spec.model, quiet)
+        self.scratch = tempfile.TemporaryDirectory()
         self.tokenizer = AutoTokenizer.from_pretrained(self.folder)
         self.tokenizer.pad_token = self.tokenizer.eos_token
         splits = corpora.find(spec.corpus).splits
@@ -255,7 +251,7 @@ class Peer:
         """As ours, a batch a pass, and as many steps as show about as many tokens of text."""
         steps = max(1, round(self.spec.tokens / self.train.tokens / self.spec.batch))
         return TrainingArguments(
-            output_dir=tempfile.mkdtemp(), max_steps=steps, learning_rate=rate,
+            output_dir=self.scratch.name, max_steps=steps, learning_rate=rate,
             use_cpu=not GPU, bf16=GPU,
             per_device_train_batch_size=self.spec.batch,
             per_device_eval_batch_size=self.spec.batch,
@@ -272,7 +268,7 @@ class Peer:
             data_collator=DataCollatorForLanguageModeling(self.tokenizer, mlm=False),
             **options,
         )
-        trainer.pop_callback(training._printer(trainer))
+        trainer.remove_callback(PrinterCallback)
         step = trainer.training_step
 
         def counted(model: nn.Module, inputs: dict[str, torch.Tensor], *rest: Any) -> Any:  # noqa: ANN401

@@ -90,7 +90,7 @@ class Store:
 
     def has(self, cell: str) -> bool:
         """Whether a cell is done."""
-        return (self.folder(cell) / "result.json").is_file()
+        return self._path(cell, "result").is_file()
 
     def trial(self, cell: str) -> TrialResult | None:
         """The result of a cell, None if it is not done."""
@@ -98,7 +98,7 @@ class Store:
 
     def known(self, cell: str) -> TrialResult:
         """The result of a cell that is done."""
-        data: dict[str, Any] = json.loads((self.folder(cell) / "result.json").read_text())
+        data: dict[str, Any] = json.loads(self._path(cell, "result").read_text())
         return TrialResult(
             **data
             | {
@@ -155,8 +155,11 @@ class Store:
         """Keep a reading beside the result of its cell."""
         self._write(cell, "reading", asdict(reading) | {"answers": as_rows(reading.answers)})
 
+    def _path(self, cell: str, what: str) -> Path:
+        return self.folder(cell) / f"{what}.json"
+
     def _read(self, cell: str, what: str = "result") -> dict[str, Any] | None:
-        path = self.folder(cell) / f"{what}.json"
+        path = self._path(cell, what)
         return json.loads(path.read_text()) if path.is_file() else None
 
     def _write(self, cell: str, what: str, data: dict[str, Any]) -> None:
