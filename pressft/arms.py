@@ -14,9 +14,8 @@ from pressft.cuts import CRITERIA, Scan
 from pressft.intervals import Interval
 from pressft.results import Cost, Reading, TrialResult, Untrained
 from pressft.scores import Score, distinct_2, exp, recovery, spearman, total
-from pressft.spec import Part
+from pressft.spec import WHOLE, Part
 
-WHOLE = "none"
 MIN_RANKED = 4  # layers, or a rank correlation says nothing
 
 

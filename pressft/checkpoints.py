@@ -15,9 +15,9 @@ MARKER = "whole.json"
 KEPT = 2  # the newest ones: the last may turn out damaged
 
 
-def seal(work: Path, folder: Path, step: int) -> Path:
+def seal(work: Path, folder: Path, step: int, kept: int = KEPT) -> Path:
     """Make the finished folder `work` the checkpoint of a step in `folder`, on the same file
-    system; older ones are dropped.
+    system; `kept` of them stay, the newest ones.
 
     A kill at any moment leaves either no such checkpoint or the whole one.
     """
@@ -36,7 +36,7 @@ def seal(work: Path, folder: Path, step: int) -> Path:
         shutil.rmtree(target)  # a damaged one of the same step
     work.rename(target)
     _sync(folder)
-    for old in _found(folder)[KEPT:]:
+    for old in _found(folder)[kept:]:
         shutil.rmtree(old)
     return target
 

@@ -4,6 +4,7 @@ import dataclasses
 import importlib.util
 import itertools
 import json
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,9 +12,8 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from pressft.errors import UsageError
-from pressft.spec import TrialSpec
+from pressft.spec import TrialSpec, Value
 
-Value = str | int | float
 # what is measured, and on what: trials that differ here do not compare; seeds have their own place
 FIXED = {
     "model",
@@ -26,7 +26,7 @@ FIXED = {
     "seed",
 }
 Design = Literal["grid", "per-arm"]
-Pruning = Literal["none", "median", "halving"]
+Pruning = Literal["none", "median", "halving", "halving-arms"]
 BEST_OF_SCAN = re.compile(r"best-of-scan\(([1-9]\d*)\)")
 
 
@@ -77,7 +77,9 @@ class Study:
     scored on the right answers of `questions`, a JSONL file; both lie beside the experiment.
 
     With `pruning`, a trial of the first seed ends early when its validation loss lies above the
-    median of its arm after the same number of tokens, or in the worse half of it (halving).
+    median of its arm after the same number of tokens; or, in successive halving, when it is not in
+    the best third of its arm after a ninth of the tokens, or of those after a third of them.
+    `halving-arms` ends arms so, too: where only the best cut is asked for, not the cost of each.
 
     An arm `best-of-scan(3)` stands for the three layers whose removal costs an untrained model
     least, the cheapest first.
@@ -111,6 +113,11 @@ class Study:
             raise UsageError(f"design {self.design!r}: choose grid or per-arm")
         if self.pruning not in get_args(Pruning):
             raise UsageError(f"pruning {self.pruning!r}: choose {', '.join(get_args(Pruning))}")
+        moved = [name for name in ("tokens", "batch", "block") if name in self.space]
+        if self.pruning.startswith("halving") and moved:
+            raise UsageError(
+                f"pruning {self.pruning}: trials rest at the same step; fix {moved[0]}"
+            )
         if self.trials < 1 or not self.seeds or len(set(self.seeds)) < len(self.seeds):
             raise UsageError("a study needs at least one trial an arm and distinct seeds")
         self.arms()
@@ -156,6 +163,14 @@ class Study:
             dict(zip(names, values, strict=True))
             for values in itertools.product(*axes, self.seeds, self.arms())
         ]
+
+    @property
+    def n_first(self) -> int:
+        """Trials of an arm with the first seed."""
+        if self.design == "per-arm":
+            return self.trials
+        within = (v.values for v in self.within_arm().values() if isinstance(v, Choices))
+        return math.prod(map(len, within))
 
     @property
     def n_trials(self) -> int:

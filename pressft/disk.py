@@ -9,9 +9,11 @@ from transformers import PreTrainedModel
 from pressft import adapters
 from pressft.design import Choices, Range, Study
 from pressft.errors import MissingError
+from pressft.rungs import Rungs
 
 ROOM = 64 * 2**20  # bytes of disk that a study takes beside its adapters and their checkpoints
-CHECKPOINTS = 9  # two kept and one being written, each an adapter and two moments of it
+CHECKPOINT = 3  # adapters: itself and two moments of it
+AT_WORK = 3 * CHECKPOINT  # two kept and one being written
 
 
 def check(study: Study, model: PreTrainedModel, root: Path) -> None:
@@ -26,7 +28,8 @@ def check(study: Study, model: PreTrainedModel, root: Path) -> None:
     if isinstance(ranks, Range):
         rank = int(ranks.high)
     one = adapters.size(model, rank)
-    free, needed = shutil.disk_usage(root).free, ROOM + one * (CHECKPOINTS + study.n_trials)
+    each = CHECKPOINT if Rungs(study).until(study.spec(seed=study.seeds[0])) else 1  # that rests
+    free, needed = shutil.disk_usage(root).free, ROOM + one * (AT_WORK + each * study.n_trials)
     if free < needed:
         raise MissingError(
             f"{root}: {free / 2**20:,.0f} MiB free, and {study.n_trials} trials may take "

@@ -9,6 +9,7 @@ from pressft.outbox import Record
 from pressft.results import Untrained
 from pressft.scores import recovery, total
 from pressft.sender import PATIENCE_S, Sender
+from pressft.spec import WHOLE
 from pressft.status import Stores
 from pressft.study import Ledger
 from pressft.tracking import AwayError, GoneError, RejectedError, Tracker
@@ -45,9 +46,10 @@ class Display:
         self._written.add(name)
         return Record(self.stores.outbox, name)
 
-    def killed(self, name: str, reason: str) -> None:
-        """The run of a trial whose process died."""
-        self.record(name).amend(self.experiment, "KILLED", fault=reason)
+    def killed(self, name: str, *, fault: str = "", pruned: str = "") -> None:
+        """The run of a trial that nobody works on: its process died, or it was ended at rest."""
+        tags = {"fault": fault} if fault else {"pruned": pruned}
+        self.record(name).amend(self.experiment, "KILLED", tags=tags)
 
     def recoveries(
         self,
@@ -60,7 +62,7 @@ class Display:
         best = arms.tested(whole)
         for arm, items in done.items():
             before = total(untrained[arm].test)
-            for trial in items if arm != arms.WHOLE else ():
+            for trial in items if arm != WHOLE else ():
                 share = recovery(before, trial.result.test_score, best)
                 if share is not None and (name := names[trial.number]):
                     healed = {"test/recovery": share}

@@ -15,8 +15,8 @@ from pathlib import Path
 
 from pressft import outbox, projection, runs, status, storage, study, tracking
 from pressft.outbox import Record
-from pressft.planning import Row
 from pressft.results import Store
+from pressft.rows import Row
 from pressft.sender import PATIENCE_S, Sender
 from pressft.status import Stores
 from pressft.study import Stored
@@ -206,8 +206,9 @@ def _run(name: str, found: Stored, row: Row, run: Run | None, shower: _Shower) -
     trial = f"trial {row.number} ({row.arm})"
     result = shower.store.trial(str(row.attrs.get("cell", "")))
     if row.state != "complete":
-        if run and run.status == "RUNNING" and row.state != "running":
-            what = f"{trial} is over, but its run is still running in MLflow"
+        open_ = row.state == "running" or row.rests
+        if run and run.status in {"RUNNING", "SCHEDULED"} and not open_:
+            what = f"{trial} is over, but its run is not in MLflow"
             yield Fault(name, what, partial(shower.tracker.finish, run.run_id, "KILLED"))
     elif result:
         what = f"{trial} has no run in MLflow"

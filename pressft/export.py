@@ -24,7 +24,7 @@ from pressft.assets import Progress
 from pressft.errors import PressftError, RefusedError, UsageError
 from pressft.results import Store
 from pressft.scores import Score, total
-from pressft.spec import TrialSpec
+from pressft.spec import WHOLE, TrialSpec
 from pressft.status import Stores
 from pressft.study import Stored
 
@@ -91,7 +91,7 @@ def _best(study: str, arm: str | None, found: Stored, store: Store) -> Done:
     if arm is not None and arm not in by_arm:
         known = ", ".join(by_arm) or "none yet"
         raise UsageError(f"study {study} has no finished trial of arm {arm!r}; finished: {known}")
-    names = [arm] if arm else [name for name in by_arm if name != arms.WHOLE] or list(by_arm)
+    names = [arm] if arm else [name for name in by_arm if name != WHOLE] or list(by_arm)
     chosen = [arms.choose(by_arm[name]) for name in names]
     firsts = [trials[0] for trials in chosen if trials]
     if not firsts:

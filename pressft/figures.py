@@ -1,14 +1,16 @@
 """A study's charts: its finding and its trials, one look an arm on the whole page."""
 
+import math
 import statistics
 from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from pressft import arms, charts, cuts
-from pressft.arms import WHOLE, Arm, Done, Finding
+from pressft.arms import Arm, Done, Finding
 from pressft.charts import MARKS, Axis, Level, Point, Series
-from pressft.planning import Row
+from pressft.rows import Row
+from pressft.spec import WHOLE
 from pressft.study import Stored
 from pressft.tables import interval, number, short
 
@@ -65,7 +67,7 @@ def learning(
     looks: Mapping[str, Style],
 ) -> Iterator[Figure]:
     """Loss of training and validation by tokens, whole and reduced models overlaid."""
-    near, far = _apart(finding)
+    near, far = _apart(finding, rows)
     left_out = f" Left out, far above: {', '.join(far)}." if far else ""
     for metric, title in CURVES.items():
         early = _early(rows, near, looks) if metric == "eval/loss" else ()
@@ -75,9 +77,17 @@ def learning(
         yield Figure(caption, svg)
 
 
-def _apart(finding: Finding) -> tuple[set[str], list[str]]:
+def _apart(finding: Finding, rows: Sequence[Row]) -> tuple[set[str], list[str]]:
     """Arms whose curves fit one picture, and labels of those far above."""
-    losses = {arm: arm.trained.validation for arm in finding.arms if arm.trained}
+    early: dict[str, float] = {}
+    for row in rows:
+        if row.losses:
+            early[row.arm] = min(early.get(row.arm, math.inf), row.losses[-1][1])
+    losses = {
+        arm: arm.trained.validation if arm.trained else early[arm.arm]
+        for arm in finding.arms
+        if arm.trained or arm.arm in early
+    }
     limit = min(losses.values(), default=0.0) + FAR
     near = {arm.arm for arm, loss in losses.items() if loss <= limit}
     return near, [arm.label for arm, loss in losses.items() if loss > limit]
@@ -87,9 +97,9 @@ def _early(
     rows: Sequence[Row], near: Container[str], looks: Mapping[str, Style]
 ) -> Iterator[Series]:
     """Validation of the trials that ended early, as far as it went."""
-    early = [row for row in rows if "losses" in row.attrs and row.arm in near]
+    early = [row for row in rows if row.losses and row.state != "complete" and row.arm in near]
     for row in early[:MAX_FAINT]:
-        points = tuple(Point(tokens, loss, "") for tokens, loss in row.attrs["losses"])
+        points = tuple(Point(tokens, loss, "") for tokens, loss in row.losses)
         yield Series(f"{looks[row.arm].css} faint", points, line=True)
 
 

@@ -13,12 +13,13 @@ from dataclasses import dataclass
 from pressft import adapters, costs, models, scoring, status, surgery, training
 from pressft import trial as trials
 from pressft.assets import Progress
-from pressft.design import Study, Value
+from pressft.design import Study
 from pressft.errors import UsageError
-from pressft.planning import Row, key
 from pressft.results import Store
+from pressft.rows import Row, key
+from pressft.rungs import Rungs
 from pressft.scores import Score, total
-from pressft.spec import TrialSpec, resolve
+from pressft.spec import TrialSpec, Value, resolve
 from pressft.status import Stores
 from pressft.trial import Bench
 
@@ -113,16 +114,17 @@ def _arm(bench: Bench, study: Study, arm: str, asked: int, known: int, pace: Pac
     with surgery.removed(model, parts := resolve(arm, bench.base.n_layers)):
         share = sum(surgery.count(p) for p in model.parameters()) / whole
     left, tested = asked - known, bench.tested_tokens(spec)
+    tokens = round(left * spec.trained_tokens * Rungs(study).share())
     scored = bench.cost(spec) - trials.TRAIN_COST * spec.trained_tokens
     untrained = 0 if bench.store.untrained(trials.untrained_key(bench, spec)) else tested
-    a_trial = spec.trained_tokens * pace.training_s + scored * pace.scoring_s
+    training_s = tokens * pace.training_s
     return ArmForecast(
         arm=arm,
         removed=tuple(map(str, parts)),
         trials=asked,
         known=known,
-        tokens=left * spec.trained_tokens,
-        seconds=share * (left * a_trial + untrained * pace.scoring_s),
+        tokens=tokens,
+        seconds=share * (training_s + (left * scored + untrained) * pace.scoring_s),
     )
 
 

@@ -70,13 +70,13 @@ class Record:
         status: str,
         tokens: int = 0,
         metrics: Mapping[str, float] | None = None,
-        **tags: str,
+        tags: Mapping[str, str] | None = None,
     ) -> None:
         """Of a run that no process writes to: its status, tags, and numbers that later ones
         replace."""
         event = {"do": "amend", "experiment": dict(experiment), "tokens": tokens}
         with self._reopened() as file:
-            _write(file, event | {"metrics": metrics or {}, "tags": tags, "time": _now()})
+            _write(file, event | {"metrics": metrics or {}, "tags": tags or {}, "time": _now()})
             _write(file, {"do": "end", "status": status, "time": _now()})
 
     def tag(self, **tags: str) -> None:
@@ -92,7 +92,7 @@ class Record:
         self._append(do="files", folder=str(folder.resolve()))
 
     def end(self, status: str) -> None:
-        """The run is over: FINISHED, FAILED or KILLED."""
+        """The run is over: FINISHED, FAILED or KILLED; or SCHEDULED, where it rests."""
         self._append(do="end", status=status, time=_now())
 
     def abandon(self) -> None:

@@ -3,13 +3,11 @@ Decides, writes nothing.
 
 A grid is run in its order. In a `per-arm` study each arm has a TPE sampler of its own, rebuilt from
 that arm's trials, so that no arm learns from another's losses and a resumed study draws what it
-would have drawn (law 7). Pruning, too, compares within an arm.
+would have drawn (law 7). Pruning, too, compares within an arm. Halving is left to `rungs`.
 """
 
-import json
 from collections import Counter
 from collections.abc import Callable, Container, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import optuna
@@ -19,50 +17,17 @@ from optuna.distributions import (
     FloatDistribution,
     IntDistribution,
 )
-from optuna.pruners import BasePruner, MedianPruner, SuccessiveHalvingPruner
+from optuna.pruners import BasePruner, MedianPruner
 from optuna.samplers import TPESampler
 from optuna.trial import FrozenTrial, TrialState
 
-from pressft.design import Choices, Range, Study, Value
-from pressft.storage import Found
+from pressft.design import Choices, Range, Study
+from pressft.rows import Row, key
+from pressft.spec import Value
 
 MAX_DEATHS = 3  # of processes at one cell since one start: then it is left
 REDRAWS = 20  # TPE repeats itself on small discrete spaces: so often we ask for a point not had yet
 COMPARED = 3  # trials of an arm that the median is taken of, at least
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """A trial as the ledger knows it; `value` is the validation loss in nats a token."""
-
-    number: int
-    state: str  # waiting, running, complete, pruned, fail
-    params: Mapping[str, Value]
-    value: float | None
-    attrs: Mapping[str, Any]
-    key: str  # of its params
-
-    @property
-    def arm(self) -> str:
-        """Value of `remove`, as named in the study."""
-        return str(self.params["remove"])
-
-    @property
-    def is_done(self) -> bool:
-        """Whether its cell is not to be run again: trained to its end, or ended early."""
-        return self.state in {"complete", "pruned"}
-
-
-def row_of(found: Found) -> Row:
-    """A stored trial as a row."""
-    attrs = dict(found.attrs)
-    params = attrs.pop("params")
-    return Row(found.number, found.state.name.lower(), params, found.value, attrs, key(params))
-
-
-def key(params: Mapping[str, Value]) -> str:
-    """The same text for the same params."""
-    return json.dumps(dict(params), sort_keys=True)
 
 
 def settled(rows: Sequence[Row], start_id: str) -> list[Row]:
@@ -72,6 +37,7 @@ def settled(rows: Sequence[Row], start_id: str) -> list[Row]:
         row
         for row in rows
         if row.is_done
+        or row.rests
         or row.state == "running"
         or (
             row.state == "fail"
@@ -87,9 +53,9 @@ def settled(rows: Sequence[Row], start_id: str) -> list[Row]:
 class Planner:
     """What a study asks for, cell by cell."""
 
-    def __init__(self, study: Study) -> None:
-        """Of this study."""
-        self._study = study
+    def __init__(self, study: Study, loss: Callable[[Row], float | None]) -> None:
+        """Of this study; trials of an arm are compared by `loss`."""
+        self._study, self._loss = study, loss
         grid = study.grid() if study.design == "grid" else []
         self._grid = [(key(params), params) for params in grid]
 
@@ -115,7 +81,7 @@ class Planner:
         for attempt in range(REDRAWS):
             sampler = TPESampler(seed=len(rows) * REDRAWS + attempt, constant_liar=True)
             scratch = optuna.create_study(sampler=sampler)
-            scratch.add_trials([_for_sampler(row, within) for row in rows])
+            scratch.add_trials([_for_sampler(row, within, self._loss(row)) for row in rows])
             params = dict(scratch.ask(within).params) | {"seed": first, "remove": arm}
             if key(params) not in seen:
                 break
@@ -128,7 +94,7 @@ class Planner:
         for seed in others:
             for arm in self._study.arms():
                 drawn = [r for r in had if r.arm == arm and r.params["seed"] == first]
-                if any(row.state == "running" for row in drawn):
+                if any(row.state == "running" or row.rests for row in drawn):
                     continue  # the best of the arm is not known yet
                 scored = [r for r in drawn if r.state == "complete" and r.value is not None]
                 if scored:
@@ -193,13 +159,10 @@ def importances(rows: Sequence[Row], space: Mapping[str, Any]) -> dict[str, floa
 
 
 def pruner(study: Study) -> BasePruner | None:
-    """The rule by which trials of an arm are ended early, by tokens seen."""
-    if study.pruning == "median":
-        return MedianPruner(n_startup_trials=COMPARED, n_min_trials=COMPARED)
-    if study.pruning == "halving":
-        tokens = study.base.trained_tokens
-        return SuccessiveHalvingPruner(min_resource=max(1, tokens // 5), reduction_factor=2)
-    return None
+    """The rule by which trials of an arm are ended early as they go, by tokens seen."""
+    if study.pruning != "median":
+        return None
+    return MedianPruner(n_startup_trials=COMPARED, n_min_trials=COMPARED)
 
 
 class OneArm(optuna.Study):
@@ -217,10 +180,12 @@ class OneArm(optuna.Study):
         return [t for t in super().get_trials(deepcopy, states) if self._belongs(t)]
 
 
-def _for_sampler(row: Row, within: Mapping[str, BaseDistribution]) -> FrozenTrial:
+def _for_sampler(
+    row: Row, within: Mapping[str, BaseDistribution], loss: float | None
+) -> FrozenTrial:
     """A trial of the arm as its sampler sees it: a failed one is a bad one."""
     params = {name: row.params[name] for name in within}
-    if row.value is not None:
-        return optuna.trial.create_trial(params=params, distributions=dict(within), value=row.value)
+    if loss is not None and row.state != "fail":
+        return optuna.trial.create_trial(params=params, distributions=dict(within), value=loss)
     state = TrialState.RUNNING if row.state == "running" else TrialState.FAIL
     return optuna.trial.create_trial(params=params, distributions=dict(within), state=state)

@@ -13,12 +13,13 @@ from typing import Any
 import jinja2
 
 from pressft import arms, charts, corpora, corpus, figures, status, tables
-from pressft.arms import WHOLE, Arm, Done, Finding
+from pressft.arms import Arm, Done, Finding
 from pressft.charts import MARKS
 from pressft.errors import PressftError
 from pressft.figures import Figure, Style
 from pressft.planning import importances
 from pressft.results import Store
+from pressft.spec import WHOLE
 from pressft.status import Stores
 from pressft.study import Stored
 from pressft.tables import Table, interval, number

@@ -12,13 +12,13 @@ from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
-from pressft.arms import WHOLE, Finding
+from pressft.arms import Finding
 from pressft.corpus import SPLITS, Article, Corpus
 from pressft.material import Material
 from pressft.outbox import Data
 from pressft.results import TrialResult, Untrained
 from pressft.scores import total
-from pressft.spec import TrialSpec
+from pressft.spec import WHOLE, TrialSpec
 
 PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "optuna", "mlflow")
 

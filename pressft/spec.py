@@ -22,10 +22,12 @@ Repair = Literal["none", "scale"]
 CORPORA = "folder written by scrapy crawl press, text file, or: invented, wikipedia"
 NAMES = ("first", "middle", "last")
 HALVES = ("attention", "mlp")
+WHOLE = "none"  # the arm that nothing is removed from
 FORMS = (
     "none, first, middle, last, an index (5), a range (12-15), a half (attention:14, mlp:14) "
     "or several with commas"
 )
+Value = str | int | float  # of a setting that a study varies
 Part = int | str  # a layer by its 0-based index, or a half of one: "attention:14"
 CELL_VERSION = 2  # raise it when the same spec would give other numbers
 
@@ -88,6 +90,12 @@ class TrialSpec:
     def trained_tokens(self) -> int:
         """Tokens trained on, a whole number of steps."""
         return self.steps * self.batch * self.block
+
+    @property
+    def validated_at(self) -> tuple[int, ...]:
+        """Steps after which validation is scored: after a ninth of them, and every two ninths."""
+        ninths = (max(1, round(self.steps * n / 9)) for n in range(1, 10, 2))
+        return tuple(dict.fromkeys(ninths))
 
     def repairs(self, parts: Iterable[Part]) -> bool:
         """Whether a cut of these parts is repaired: where no layer goes whole, nothing can be."""

@@ -11,8 +11,9 @@ from pressft import arms, cuts
 from pressft import study as ledger
 from pressft.arms import Done, Finding
 from pressft.errors import UsageError
-from pressft.planning import Row
 from pressft.results import Store
+from pressft.rows import Row
+from pressft.spec import WHOLE
 from pressft.study import Running, Stored, stored
 
 
@@ -90,12 +91,14 @@ def is_done(found: Stored) -> bool:
 
 
 def progress(found: Stored) -> str:
-    """How many trials are done, ended early, failed."""
+    """How many trials are done, ended early, rest, failed."""
     early = sum(row.state == "pruned" for row in found.rows)
     done = {row.key for row in found.rows if row.state != "fail"}
     failed = {row.key for row in found.rows if row.state == "fail"} - done
     text = f"{_done(found)} of {max(found.asked, _done(found))} trials done"
     text += f", {early} of them ended early" if early else ""
+    resting = sum(row.rests for row in found.rows)
+    text += f", {resting} rest at a rung" if resting else ""
     return text + (f", {len(failed)} failed" if failed else "")
 
 
@@ -117,4 +120,4 @@ def by_arm(rows: Sequence[Row], store: Store) -> dict[str, list[Done]]:
 
 
 def _whole_first(item: tuple[str, str]) -> bool:
-    return item[0] != arms.WHOLE
+    return item[0] != WHOLE

@@ -9,7 +9,7 @@ import dataclasses
 import threading
 import time
 import uuid
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
@@ -24,20 +24,24 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from pressft import planning, storage
-from pressft.design import Study, Value, difference, grows
+from pressft.design import Study, difference, grows
 from pressft.errors import RefusedError
 from pressft.leases import LEASE_S, is_gone, worker_name
-from pressft.planning import OneArm, Planner, Row, row_of, settled
-from pressft.spec import TrialSpec
+from pressft.planning import OneArm, Planner, settled
+from pressft.rows import Row, row_of
+from pressft.rungs import Rungs
+from pressft.spec import TrialSpec, Value
 
 
 @dataclass(frozen=True, slots=True)
 class Ticket:
-    """A trial to run: its number in the storage and what to run."""
+    """A trial to run: its number in the storage, what to run, and after how many tokens it is to
+    rest until others of its arm have come so far."""
 
     number: int
     spec: TrialSpec
     params: Mapping[str, Value]
+    until: int | None = None
 
 
 class Ledger:
@@ -67,8 +71,9 @@ class Ledger:
         self._study = storage.connect(self._storage, study.name, create=True)
         self._lock = storage.lock(address, study.name)
         self.ending = storage.lock(address, f"{study.name}.end")
-        self._planner = Planner(study)
-        self._pruner = planning.pruner(study)
+        self._pruner, self._rungs = planning.pruner(study), Rungs(study)
+        self._planner = Planner(study, self._rungs.first_loss)
+        self._behind: list[Row] = []  # ended, and nobody told of it
         self._heart: threading.Thread | None = None
         with storage.opening(), self._lock:
             self._define(study.definition() | dict(identity))
@@ -147,17 +152,54 @@ class Ledger:
         """
         while True:
             with self._lock as lock:
-                params = self._planner.following(settled(self.rows(), self._start_id))
+                had = settled(self.rows(), self._start_id)
+                if resting := self._onward(had):
+                    return resting
+                params = self._planner.following(had)
                 if params is None:
                     return None
                 trial_id = self._make(params)
                 if lock.holds():
                     number = self._storage.get_trial(trial_id).number
-                    self._ids[number], self._alive[number] = trial_id, time.time()
-                    self._beat()
-                    return Ticket(number, self.design.spec(**params), params)
+                    return self._ticket(number, trial_id, params, 0)
             # a restart of the database gave the lock away: another one may have the same cell
             self._close(trial_id, TrialState.FAIL)
+
+    def _ticket(self, number: int, trial_id: int, params: Mapping[str, Value], seen: int) -> Ticket:
+        """Of a running trial of ours that has seen so many tokens."""
+        self._ids[number], self._alive[number] = trial_id, time.time()
+        self._beat()
+        spec = self.design.spec(**params)
+        return Ticket(number, spec, params, self._rungs.until(spec, seen))
+
+    def _onward(self, had: Sequence[Row]) -> Ticket | None:
+        """A resting trial that goes on, now running; those that do not are ended."""
+        verdict = self._rungs.verdict(had)
+        for row, why in verdict.behind:
+            trial_id = self._unfinished[row.number]
+            self._note(trial_id, pruned=why)
+            if self._close(trial_id, TrialState.PRUNED, row.losses[-1][1]):
+                self._behind.append(dataclasses.replace(row, attrs={**row.attrs, "pruned": why}))
+        for row in verdict.onward:
+            trial_id = self._unfinished[row.number]
+            self._note(trial_id, worker=worker_name(), alive=time.time())
+            if self._wake(trial_id):
+                return self._ticket(row.number, trial_id, row.params, row.tokens)
+        return None
+
+    def _wake(self, trial_id: int) -> bool:
+        """Whether a resting trial is running and ours now, by this call or by one whose answer was
+        lost."""
+        if self._storage.set_trial_state_values(trial_id, TrialState.RUNNING):
+            return True
+        found = self._storage.get_trial(trial_id)
+        ours = found.user_attrs.get("worker") == worker_name()
+        return bool(found.state == TrialState.RUNNING and ours)
+
+    def behind(self) -> list[Row]:
+        """The trials that were ended at a rung since last asked."""
+        found, self._behind = self._behind, []
+        return found
 
     def _make(self, params: Mapping[str, Value]) -> int:
         """Id of a new running trial of ours."""
@@ -202,11 +244,27 @@ class Ledger:
             for name, value in attrs.items():
                 self._storage.set_trial_user_attr(trial_id, name, value)
 
+    def rest(self, ticket: Ticket) -> None:
+        """Let a trial wait at its rung: it goes on, or ends, when others have come so far."""
+        trial_id = self._ids.pop(ticket.number)
+        self._note(trial_id, losses=self._losses(trial_id))
+        with suppress(UpdateFinishedTrialError):  # others took it for dead
+            self._storage.set_trial_state_values(trial_id, TrialState.WAITING)
+
+    def _losses(self, trial_id: int) -> list[tuple[int, float]]:
+        """Of validation, by tokens seen."""
+        return sorted(self._storage.get_trial(trial_id).intermediate_values.items())
+
+    def tell(self, ticket: Ticket, tokens: int, loss: float) -> None:
+        """Keep a validation loss after so many tokens."""
+        trial_id = self._ids[ticket.number]
+        self._storage.set_trial_intermediate_value(trial_id, tokens, loss)
+
     def should_prune(self, ticket: Ticket, tokens: int, loss: float) -> bool:
         """Keep a validation loss after so many tokens; whether the trial is to end there, for it
         is behind others of its arm."""
+        self.tell(ticket, tokens, loss)
         trial_id = self._ids[ticket.number]
-        self._storage.set_trial_intermediate_value(trial_id, tokens, loss)
         first = self.design.seeds[0]
         if (
             self._pruner is None
@@ -224,13 +282,15 @@ class Ledger:
 
     def prune(self, ticket: Ticket, reason: str) -> None:
         """Close a trial that ended early."""
-        losses = self._storage.get_trial(self._ids[ticket.number]).intermediate_values
-        self.note(ticket, pruned=reason, losses=sorted(losses.items()))
-        self._close(self._ids.pop(ticket.number), TrialState.PRUNED, losses[max(losses)])
+        losses = self._losses(self._ids[ticket.number])
+        self.note(ticket, pruned=reason, losses=losses)
+        self._close(self._ids.pop(ticket.number), TrialState.PRUNED, losses[-1][1])
 
     def complete(self, ticket: Ticket, value: float) -> bool:
         """Close a trial with its validation loss; False where others took it for dead meanwhile,
         and run its cell again, or answer it from our result."""
+        if self.design.pruning != "none":
+            self.note(ticket, losses=self._losses(self._ids[ticket.number]))
         return self._close(self._ids.pop(ticket.number), TrialState.COMPLETE, value)
 
     def fail(self, ticket: Ticket, fault: str, *, again: bool, interrupted: bool = False) -> None:

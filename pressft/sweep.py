@@ -12,6 +12,7 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 import filelock
@@ -35,13 +36,14 @@ from pressft.design import Study
 from pressft.display import Display
 from pressft.errors import MissingError, PressftError, RefusedError
 from pressft.outbox import Record
-from pressft.planning import Row
 from pressft.results import Store, TrialResult, Untrained
+from pressft.rows import Row
+from pressft.rungs import Rungs
 from pressft.signals import Stopped, Stopping
-from pressft.spec import ScanSpec, TrialSpec, resolve
+from pressft.spec import WHOLE, ScanSpec, TrialSpec, resolve
 from pressft.status import Stores
 from pressft.study import Ledger, Running, Ticket
-from pressft.training import DivergedError
+from pressft.training import DivergedError, Rested, Safety
 from pressft.trial import Bench
 
 WAIT_S = 0.5  # between two looks whether others have left something to do
@@ -182,9 +184,10 @@ class _Sweep:
         self.report.plan(
             self.study.name,
             bench.tested_tokens(self.study.base) * len(names)
-            + bench.cost(self.study.base) * self.ledger.n_open(),
+            + self.a_trial() * self.ledger.n_open(),
         )
-        before = {row.number for row in self.ledger.rows() if row.state not in {"running"}}
+        rows = self.ledger.rows()
+        before = {row.number for row in rows if row.state != "running" and not row.rests}
         with self.display:
             for arm in names:
                 spec = self.study.spec(remove=arm)
@@ -208,18 +211,22 @@ class _Sweep:
             timed_out=time.time() > until and self.ledger.n_open() > 0,
         )
 
+    def a_trial(self) -> int:
+        """Scored-token equivalents of a trial, on average: halving trains most of them in part."""
+        return round(self.bench.cost(self.study.base) * Rungs(self.study).share())
+
     def recover(self, worker: str = "", reason: str = "its process died") -> list[Row]:
         """Close what dead processes left, in both views."""
         left = self.ledger.recover(worker, reason)
         for row in left:
             if name := row.attrs.get("record"):
-                self.display.killed(str(name), reason)
+                self.display.killed(str(name), fault=reason)
         return left
 
     def watch(self) -> Callable[[], None]:
         """A look at how far the workers are from here: trials that are over, and those at work by
         their last validation."""
-        whole = self.bench.cost(self.study.base)  # as it was planned
+        whole = self.a_trial()
 
         def units(at_work: Sequence[Running]) -> int:
             done = sum(row.is_done for row in self.ledger.rows())
@@ -239,7 +246,13 @@ class _Sweep:
     def work(self, stopping: Stopping, until: float) -> None:
         """Trials until there are none to take, also none that others may yet leave."""
         while time.time() < until:
-            if ticket := self.ledger.take():
+            ticket = self.ledger.take()
+            for row in self.ledger.behind():
+                name, why = str(row.attrs["record"]), str(row.attrs["pruned"])
+                self.display.killed(name, pruned=why)
+                self.report.say(f"{runs.name(self.study.spec(**row.params))}: {why}")
+                self.drop_checkpoints(str(row.attrs["cell"]))
+            if ticket:
                 arm = ticket.spec.remove
                 if arm not in self.untrained:  # a worker learns of an arm by its first trial
                     spec = self.study.spec(remove=arm)
@@ -268,6 +281,9 @@ class _Sweep:
             with self.ledger.hurry():
                 self.close(ticket, record, "stopped by a signal", "KILLED", again=True)
             raise
+        except Rested:
+            self.ledger.rest(ticket)
+            record.end("SCHEDULED")  # it goes on, or is ended when its arm has come so far
         except Pruned as reason:
             self.ledger.prune(ticket, str(reason))
             self.end(ticket, record, "KILLED", pruned=str(reason))
@@ -304,7 +320,8 @@ class _Sweep:
             if loss is not None and self.ledger.should_prune(ticket, tokens, loss):
                 raise Pruned(f"after {tokens:,} tokens its validation loss {loss:.4g} is behind")
 
-        return trials.run_trial(self.bench, spec, on_point, advance, self.report.say, stopping)
+        safety = partial(Safety, stopping=stopping, say=self.report.say, until=ticket.until)
+        return trials.run_trial(self.bench, spec, on_point, advance, safety)
 
     def start(self, ticket: Ticket, cell: str) -> Record:
         """The trial's record: that of a trial of the same cell that was cut short, or a new one."""
@@ -313,6 +330,9 @@ class _Sweep:
         for row in reversed(self.ledger.rows()):
             cut_short = "died_in" in row.attrs or row.attrs.get("interrupted")
             ours = row.attrs.get("cell") == cell and "record" in row.attrs  # one may die between
+            if row.number == ticket.number and "record" in row.attrs:  # it has rested
+                name = str(row.attrs["record"])
+                break
             if row.state == "fail" and ours and cut_short:
                 name = str(row.attrs["record"])
                 break
@@ -332,6 +352,9 @@ class _Sweep:
         record.tag(reused=str(reused).lower())
         cut = self.untrained[ticket.spec.remove]
         projection.show_trial(record, result, cut, self.bench.store)
+        for tokens, metrics in result.curve if reused else ():
+            if "eval/loss" in metrics:
+                self.ledger.tell(ticket, tokens, metrics["eval/loss"])
         self.ledger.note(ticket, test_perplexity=result.test_score.perplexity, reused=reused)
         ours = self.ledger.complete(ticket, result.validation.loss)
         self.report.say(
@@ -363,15 +386,18 @@ class _Sweep:
         record.end(status)
         self.report.say(f"{runs.name(ticket.spec)}: {', '.join(tags.values())}")
         if not resumable:
-            files = self.bench.store.folder(self.bench.cell(ticket.spec))
-            shutil.rmtree(files / "checkpoints", ignore_errors=True)
+            self.drop_checkpoints(self.bench.cell(ticket.spec))
+
+    def drop_checkpoints(self, cell: str) -> None:
+        """Of a trial that never goes on."""
+        shutil.rmtree(self.bench.store.folder(cell) / "checkpoints", ignore_errors=True)
 
     def finish(self) -> Finding:
         """What only the whole study knows: shares healed, costs, readings, and the summary."""
         with self.ledger.ending:
             done = status.by_arm(self.ledger.rows(), self.bench.store)
             chosen = {arm: best for arm in done if (best := arms.choose(done[arm]))}
-            if whole := chosen.get(arms.WHOLE):
+            if whole := chosen.get(WHOLE):
                 self.display.recoveries(self.untrained, done, whole)
             specs = [self.study.spec(remove=arm) for arm in self.study.arms()]
             healed = {arm: trials[0].result for arm, trials in chosen.items()}

@@ -5,10 +5,11 @@ import io
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from pressft.arms import WHOLE, Arm, Estimate, Finding
+from pressft.arms import Arm, Estimate, Finding
 from pressft.markdown import plain
 from pressft.results import Reading
 from pressft.scores import Score, distinct_2, total
+from pressft.spec import WHOLE
 
 
 @dataclass(frozen=True, slots=True)

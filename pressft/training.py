@@ -10,7 +10,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_args
 
@@ -31,7 +31,6 @@ OnPoint = Callable[[int, dict[str, float]], None]  # tokens seen, metrics there
 
 MICRO_TOKENS = {"cpu": 1024, "cuda": 8192}  # a pass: more is no faster on 2 cores, and costs memory
 N_LOGGED = 50  # points of a training curve, where there are that many steps
-N_VALIDATED = 5  # times the validation text is scored while training, the end included
 CHECKPOINT_S = 60.0  # between two checkpoints
 STATE = "teller.json"  # of a checkpoint: what Trainer does not keep
 WARMUP = 0.1  # of the steps
@@ -42,12 +41,17 @@ OPTIMIZERS = dict(
 
 @dataclass(frozen=True, slots=True)
 class Safety:
-    """How a training survives: the folder of its checkpoints, who is asked whether to stop, and
-    who is told of trouble."""
+    """How a training survives: the folder of its checkpoints, who is asked whether to stop, who is
+    told of trouble, and after how many tokens it is to rest."""
 
     folder: Path
-    stopping: Stopping
-    say: Callable[[str], None]
+    stopping: Stopping = field(default_factory=Stopping)
+    say: Callable[[str], None] = lambda _: None
+    until: int | None = None
+
+
+class Rested(Exception):
+    """A training has come as far as it was to, and is saved."""
 
 
 class DivergedError(PressftError):
@@ -93,6 +97,7 @@ def train(
     Raises:
         DivergedError: a loss that is not finite.
         Stopped: a signal; the step at hand is finished and saved.
+        Rested: it has seen the tokens that it was to rest after, and is saved.
     """
     check_optimizer(spec.optimizer)
     start = {n: p.detach().clone() for n, p in model.named_parameters() if p.requires_grad}
@@ -131,9 +136,12 @@ def _train(
         checkpoint = teller.resume()
         try:
             with teller.patience():
-                trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+                if not teller.rests():
+                    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         finally:
             model.config.use_cache = caches  # Trainer switches it off for good
+        if teller.rests():
+            raise Rested
     return Training(spec.trained_tokens, teller.seconds, teller.validation, micro)
 
 
@@ -232,8 +240,7 @@ class _Teller(TrainerCallback):
     ) -> None:
         self.validate, self.on_point, self.safety = validate, on_point, safety
         self.step_tokens = spec.batch * spec.block
-        n = min(N_VALIDATED, spec.steps)
-        self.validated_at = {round(spec.steps * (i + 1) / n) for i in range(n)}
+        self.validated_at = spec.validated_at
         self.every = max(1, spec.steps // N_LOGGED)
         self.curve: list[tuple[int, dict[str, float]]] = []
         self.losses: list[float] = []  # of the steps since the last point
@@ -268,6 +275,11 @@ class _Teller(TrainerCallback):
                 self.tell(tokens, metrics)
         return found
 
+    def rests(self) -> bool:
+        """Whether it has seen the tokens that it was to rest after."""
+        until = self.safety.until if self.safety else None
+        return until is not None and any(tokens >= until for tokens, _ in self.curve)
+
     def patience(self) -> AbstractContextManager[None]:
         """Within it a signal waits for the end of the step."""
         return self.safety.stopping.patience() if self.safety else nullcontext()
@@ -289,7 +301,8 @@ class _Teller(TrainerCallback):
         self.seconds += time.perf_counter() - self.started
         if not self.safety or state.global_step == state.max_steps:
             return
-        if self.safety.stopping.signum:
+        rests = state.global_step * self.step_tokens == self.safety.until
+        if rests or self.safety.stopping.signum:
             control.should_save = control.should_training_stop = True
         elif time.monotonic() - self.saved > CHECKPOINT_S:
             control.should_save = True
@@ -326,5 +339,6 @@ class _Teller(TrainerCallback):
         ours = {name: getattr(self, name) for name in names}
         ours["validation"] = as_rows([self.validation])[0]
         (written / STATE).write_text(json.dumps(ours))
-        checkpoints.seal(written, written.parent.parent, state.global_step)
+        kept = 1 if self.rests() else checkpoints.KEPT  # many may rest at a time
+        checkpoints.seal(written, written.parent.parent, state.global_step, kept)
         self.saved = time.monotonic()

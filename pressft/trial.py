@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -21,7 +22,6 @@ from pressft.blocks import Blocks, Document, Separators
 from pressft.corpus import SPLITS, Corpus
 from pressft.results import Store, TrialResult, Untrained
 from pressft.scores import Score, total
-from pressft.signals import Stopping
 from pressft.spec import CELL_VERSION, Removal, TrialSpec, resolve
 from pressft.training import OnPoint, Safety
 
@@ -59,7 +59,7 @@ class Bench:
 
     def cost(self, spec: TrialSpec) -> int:
         """Scored-token equivalents that a trial takes, for the time left."""
-        validation = sum(len(d.ids) for d in self.validation_subset(spec)) * training.N_VALIDATED
+        validation = sum(len(d.ids) for d in self.validation_subset(spec)) * len(spec.validated_at)
         return TRAIN_COST * spec.trained_tokens + validation + self.tested_tokens(spec)
 
     @property
@@ -169,15 +169,16 @@ def run_trial(
     spec: TrialSpec,
     on_point: OnPoint,
     advance: Advance,
-    say: Callable[[str], None] = lambda _: None,
-    stopping: Stopping | None = None,
+    safety: Callable[[Path], Safety] = Safety,
 ) -> TrialResult:
     """Cut, adapt, train, score one cell and keep its files; the base is left as it was (law 2).
 
-    Training goes on from the cell's newest whole checkpoint, if there is one (law 10); a signal
-    that `stopping` notes ends it behind the step at hand, saved.
+    Training goes on from the cell's newest whole checkpoint, if there is one (law 10); `safety`, of
+    the folder for them, says when it is to rest, and hears of signals, which end it behind the step
+    at hand, saved.
 
     Raises:
+        Rested: it has come as far as it was to.
         Stopped: a signal.
         DivergedError: a loss that is not finite.
         DataError: too little text for a block.
@@ -206,8 +207,8 @@ def run_trial(
             return total(_score(bench, model, subset, spec, lambda n: advance(label, n)))
 
         files = bench.store.folder(cell)
-        safety = Safety(files / "checkpoints", stopping or Stopping(), say)
-        trained = training.train(model, data, spec, validate, tell, safety)
+        kept = safety(files / "checkpoints")
+        trained = training.train(model, data, spec, validate, tell, kept)
         label = f"{spec.remove}: testing"
         test, general = _test(bench, model, spec, lambda n: advance(label, n))
         samples = _samples(bench, model)

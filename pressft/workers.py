@@ -17,7 +17,7 @@ import torch
 from pressft.console import Reporter
 from pressft.errors import PressftError
 from pressft.leases import worker_name
-from pressft.planning import Row
+from pressft.rows import Row
 from pressft.signals import Stopped, Stopping
 
 POLL_S = 0.2

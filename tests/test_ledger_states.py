@@ -1,5 +1,6 @@
 """The ledger as a state machine: whatever workers do in whatever order, each cell is done once."""
 
+import dataclasses
 import random
 import shutil
 import tempfile
@@ -70,8 +71,7 @@ class Workers(RuleBasedStateMachine):
         place = data.draw(st.integers(0, len(self.open) - 1))
         ledger, ticket = self.open.pop(place)
         if how == "complete":
-            assert ledger.complete(ticket, self.random.random())
-            self.done[repr(ticket.spec)] += 1
+            self.come_to_an_end(ledger, ticket)
         else:
             final = how == "diverge"
             ledger.fail(ticket, how, again=not final, interrupted=how == "stop")
@@ -88,13 +88,21 @@ class Workers(RuleBasedStateMachine):
     def finish(self) -> None:
         """With nothing more going wrong, all that can be done is done."""
         for ledger, ticket in self.open:
-            ledger.complete(ticket, self.random.random())
-            self.done[repr(ticket.spec)] += 1
+            self.come_to_an_end(ledger, ticket)
         self.start()
         while ticket := self.ledger.take():
-            self.ledger.complete(ticket, self.random.random())
-            self.done[repr(ticket.spec)] += 1
+            self.come_to_an_end(self.ledger, ticket)
         self.nothing_is_left()
+
+    def come_to_an_end(self, ledger: Ledger, ticket: Ticket) -> None:
+        """Of its training, or at a rung of it."""
+        loss = self.random.random()
+        ledger.tell(ticket, ticket.until or ticket.spec.trained_tokens, loss)
+        if ticket.until:
+            ledger.rest(ticket)
+        else:
+            assert ledger.complete(ticket, loss)
+            self.done[repr(ticket.spec)] += 1
 
     def nothing_is_left(self) -> None:
         over = sum(self.done.values()) + sum(self.diverged.values())
@@ -117,6 +125,23 @@ class PerArmWorkers(Workers):
             assert bool(again) == any(row.is_done for row in drawn)
 
 
+class HalvingWorkers(Workers):
+    """The same with trials that rest at rungs."""
+
+    study = dataclasses.replace(GRID, pruning="halving")
+
+    def nothing_is_left(self) -> None:
+        """All of the second seed were trained whole; of the first, no arm more than one."""
+        rows = [row for row in self.ledger.rows() if row.is_done or row.attrs.get("final")]
+        assert len(rows) == self.study.n_trials
+        assert self.ledger.n_open() == 0
+        first = Counter(
+            row.arm for row in rows if row.state == "complete" and not row.params["seed"]
+        )
+        assert all(n == 1 for n in first.values())
+        assert not [row for row in self.ledger.rows() if row.rests]
+
+
 FEW = settings(
     max_examples=4,
     stateful_step_count=20,
@@ -127,3 +152,5 @@ TestGrid = Workers.TestCase
 TestGrid.settings = FEW
 TestPerArm = PerArmWorkers.TestCase
 TestPerArm.settings = FEW
+TestHalving = HalvingWorkers.TestCase
+TestHalving.settings = FEW

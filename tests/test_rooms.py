@@ -9,8 +9,9 @@ FLOORS = [
     {"errors"},
     {"scores", "spec", "assets", "charts", "markdown", "signals"}
     | {"checkpoints", "leases", "heads", "lora"},
-    {"design", "corpus", "tiny", "results", "intervals", "cuts", "material", "outbox", "storage"},
-    {"duplicates", "newsroom", "surgery", "blocks", "models", "tracking", "planning"},
+    {"design", "corpus", "tiny", "results", "intervals", "cuts", "material", "outbox", "storage"}
+    | {"rows"},
+    {"duplicates", "newsroom", "surgery", "blocks", "models", "tracking", "planning"} | {"rungs"},
     {"invented", "wikipedia", "adapters", "scoring", "study", "arms", "sender", "ui"},
     {"training", "runs", "console", "corpora", "status", "scan", "tables", "costs", "reading"},
     {"trial", "survey", "export", "show", "figures"},

@@ -10,7 +10,8 @@ import pytest
 
 from pressft.design import Choices, Range, Study
 from pressft.errors import MissingError, RefusedError, UsageError
-from pressft.planning import Row, importances
+from pressft.planning import importances
+from pressft.rows import Row
 from pressft.spec import TrialSpec
 from pressft.study import Ledger, Ticket, stored
 

@@ -18,7 +18,7 @@ import pytest
 from listening import TINY, Listener
 from mlflow import MlflowClient
 
-from pressft import forecast, status, sweep, tables
+from pressft import doctor, forecast, report, status, sweep, tables
 from pressft.cuts import Scan
 from pressft.design import Choices, Study
 from pressft.errors import DataError, RefusedError, UsageError
@@ -403,3 +403,68 @@ def test_no_trial_is_taken_when_the_time_is_over(root: Path, outcome: Outcome) -
     assert (found.done, found.asked, found.timed_out) == (0, outcome.asked, True)
     renamed = sweep.run(study, Listener(), Stores(root))  # as `--as late` does
     assert (renamed.trained, renamed.reused, renamed.timed_out) == (0, 4, False)
+
+
+HALVED = Study(
+    "halved",
+    BASE,
+    {"remove": Choices("none", "first", "last"), "learning_rate": Choices(5e-3, 1e-3, 1e-7)},
+    pruning="halving",
+)
+
+
+def test_law_10_a_trial_that_rested_ends_as_one_that_never_did(
+    fresh: Callable[[Path], Path], tmp_path: Path
+) -> None:
+    root = fresh(tmp_path / "mlruns")
+    listener = Listener()
+    outcome = sweep.run(HALVED, listener, Stores(root))
+    assert (outcome.trained, outcome.pruned, outcome.done) == (3, 6, 9)
+    assert "1e-07" in " ".join(said for said in listener.lines if "is behind" in said)
+
+    client = MlflowClient(f"sqlite:///{root / 'mlflow.db'}")
+    found = runs(client, "halved")
+    assert len(found) == 9  # one trial, one run (law 9)
+    assert sorted(run.info.status for run in found) == ["FINISHED"] * 3 + ["KILLED"] * 6
+    for run in found:
+        assert ("pruned" in run.data.tags) == (run.info.status == "KILLED")
+        points = client.get_metric_history(run.info.run_id, "train/loss")
+        assert len({p.step for p in points}) == len(points)
+        whole = run.info.status == "FINISHED"
+        assert max(p.step for p in points) == (BASE.trained_tokens if whole else 256)
+    assert not list(root.glob("cells/*/checkpoints"))
+
+    alone = fresh(tmp_path / "alone")
+    sweep.run(dataclasses.replace(HALVED, pruning="none"), Listener(), Stores(alone))
+    theirs = {path.parent.name: path for path in alone.glob("cells/*/result.json")}
+    ours = [p for p in root.glob("cells/*/result.json") if not p.parent.name.startswith("untr")]
+    assert len(ours) == 3
+    for path in ours:
+        mine, other = (json.loads(p.read_text()) for p in (path, theirs[path.parent.name]))
+        assert mine["test"] == other["test"]
+        assert mine["validation"] == other["validation"]
+        losses = [[at, m["eval/loss"]] for at, m in mine["curve"] if "eval/loss" in m]
+        assert losses == [[at, m["eval/loss"]] for at, m in other["curve"] if "eval/loss" in m]
+
+    answered = sweep.run(  # every cell is known: also one that is gets no more than its rung
+        dataclasses.replace(HALVED, name="again"), Listener(), Stores(alone)
+    )
+    assert (answered.trained, answered.reused, answered.pruned) == (0, 9, 0)
+
+
+def test_arms_that_are_behind_end_early_and_the_report_says_so(
+    fresh: Callable[[Path], Path], tmp_path: Path
+) -> None:
+    root = fresh(tmp_path / "mlruns")
+    study = dataclasses.replace(HALVED, name="arms", pruning="halving-arms")
+    outcome = sweep.run(study, Listener(), Stores(root))
+    assert (outcome.trained, outcome.pruned, outcome.done) == (2, 7, 9)
+    finding = outcome.finding
+    ended = {arm.arm: (arm.trials, arm.ended_early) for arm in finding.arms}
+    assert ended["none"] == (1, 2)
+    assert sorted([ended["first"], ended["last"]]) == [(0, 3), (1, 2)]
+    assert finding.best is not None
+    page = report.html("arms", Stores(root))
+    assert page.count("0 (3 early)") == 1
+    faults = list(doctor.examine(Stores(root)))
+    assert not faults
