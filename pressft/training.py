@@ -29,7 +29,7 @@ from pressft.spec import Optimizer, TrialSpec
 
 OnPoint = Callable[[int, dict[str, float]], None]  # tokens seen, metrics there
 
-MICRO_TOKENS = {"cpu": 1024, "cuda": 8192}  # a pass: more is no faster on 2 cores, and costs memory
+MICRO_TOKENS = {"cpu": 512, "cuda": 8192}  # a pass: more is slower on 2 cores, and takes memory
 N_LOGGED = 50  # points of a training curve, where there are that many steps
 CHECKPOINT_S = 60.0  # between two checkpoints
 STATE = "teller.json"  # of a checkpoint: what Trainer does not keep
