@@ -4,14 +4,11 @@ Speed is measured on all arms in turn, several rounds of it, and each arm's fast
 one layer of thirty is three percent, less than a machine drifts in an hour.
 """
 
-import json
 import os
 import platform
 import resource
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 os.environ.setdefault("KINETO_LOG_LEVEL", "9")  # its profiler prints to stderr else
 
@@ -96,13 +93,8 @@ def _memory(model: nn.Module) -> tuple[int, int]:
         return sum(held.values()), torch.cuda.max_memory_allocated() - before
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as found:
         _generate(model, NEW_TOKENS)
-    with tempfile.TemporaryDirectory() as folder:
-        trace = Path(folder) / "trace.json"
-        found.export_chrome_trace(str(trace))
-        events = json.loads(trace.read_text(errors="replace"))["traceEvents"]
-    changes = sorted(
-        (event["ts"], event["args"]["Bytes"]) for event in events if event["name"] == "[memory]"
-    )
+    events = found.profiler.kineto_results.events() if found.profiler else ()
+    changes = sorted((e.start_ns(), e.nbytes()) for e in events if e.name() == "[memory]")
     now = peak = 0
     for _, change in changes:
         now += change
