@@ -230,7 +230,8 @@ def _write_shard(articles: Sequence[Article], path: Path) -> str:
     temporary = _temporary(path)
     write_table(articles, temporary)
     _commit(temporary, path)
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _write(path: Path, data: bytes) -> None:

@@ -27,7 +27,7 @@ from pressft.errors import DataError, UsageError
 FORMAT = 1  # of manifest, columns and split; part of the fingerprint
 MANIFEST = "manifest.json"
 DROPPED = "dropped.jsonl"  # beside the shards and none of them: what cleaning left out
-READ_AT_ONCE = 1000  # rows: what is decoded is held twice meanwhile
+AT_ONCE = 1000  # rows read or written: what is decoded is held twice meanwhile
 SHARD_NAME = re.compile(
     r"articles-\d{5}\.parquet"
 )  # no separators: a manifest cannot point outside
@@ -228,14 +228,12 @@ def split_of(group: str) -> SplitName:
     return "test" if tenth == 9 else "validation" if tenth == 8 else "train"
 
 
-def to_table(articles: Iterable[Article]) -> pa.Table:
-    """The articles as rows of `SCHEMA`."""
-    return pa.Table.from_pylist([asdict(article) for article in articles], schema=SCHEMA)
-
-
-def write_table(articles: Iterable[Article], path: Path) -> None:
-    """Write one shard to `path`; not atomic: the caller names, syncs and moves it."""
-    pq.write_table(to_table(articles), path, compression="zstd", write_page_checksum=True)
+def write_table(articles: Sequence[Article], path: Path) -> None:
+    """Write one shard of `SCHEMA` to `path`; not atomic: the caller names, syncs and moves it."""
+    with pq.ParquetWriter(path, SCHEMA, compression="zstd", write_page_checksum=True) as writer:
+        for start in range(0, len(articles), AT_ONCE):
+            rows = [asdict(article) for article in articles[start : start + AT_ONCE]]
+            writer.write_table(pa.Table.from_pylist(rows, schema=SCHEMA))
 
 
 def dropped_text(paragraphs: Iterable[DroppedParagraph]) -> str:
@@ -341,7 +339,7 @@ def read_shard(folder: Path, shard: Shard) -> list[Article]:
         if wrong := _difference(file.schema_arrow):
             raise DataError(f"{path} is no shard of ours, {wrong}: {cure}")
         articles = []
-        for batch in file.iter_batches(READ_AT_ONCE):
+        for batch in file.iter_batches(AT_ONCE):
             if wrong := _nulls(batch):
                 raise DataError(f"{path} is no shard of ours, {wrong}: {cure}")
             articles += [_article(row) for row in batch.to_pylist()]

@@ -6,12 +6,14 @@ duplicates and mapping a group to its split (`corpus`), storing groups (`crawler
 """
 
 import re
+from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import lru_cache
 
-from datasketch import MinHash, MinHashLSH
+import numpy as np
+from datasketch import MinHash
 
 from pressft.corpus import Article, split_of
 
@@ -21,6 +23,8 @@ PERMUTATIONS = 128
 # 32 bands of 4 rows propose a pair at the threshold with probability 1 - (1 - 0.8^4)^32, all but
 # 5 in 10^8; the library's own choice for 0.8 would miss about a third of them.
 BANDS = (32, 4)
+Sketch = np.ndarray[tuple[int], np.dtype[np.uint32]]
+Sketches = np.ndarray[tuple[int, int], np.dtype[np.uint32]]  # (articles, PERMUTATIONS)
 _EMPTY = MinHash(num_perm=PERMUTATIONS, seed=1)
 
 _WORD = re.compile(r"\w+")
@@ -54,44 +58,53 @@ def assign(new: Iterable[Article], old: Iterable[Article]) -> tuple[Article, ...
     split), or founds one named by its own id; one with twins in two splits is set aside
     (group ""), and has no say about those after it.
     """
-    index = _Index()
-    for article in sorted(old, key=lambda article: article.id):
-        if article.group:
-            index.add(article, _sketch(article.text))
-    placed = []
-    for article in sorted(new, key=lambda article: (article.published or _NEVER, article.id)):
-        sketch = _sketch(article.text)
-        groups = index.groups_near(article.text, sketch)
+    placed = sorted((a for a in old if a.group), key=lambda article: article.id)
+    n_old = len(placed)
+    placed += sorted(new, key=lambda article: (article.published or _NEVER, article.id))
+    proposed = _proposed(np.array([_sketch(article.text) for article in placed]))
+    for i in range(n_old, len(placed)):
+        near = {row for rows, n in proposed.get(i, ()) for row in rows[:n]}
+        groups = _groups_near(placed[i], [placed[row] for row in near])
         splits = {split_of(group) for group in groups}
-        group = min(groups, default=article.id) if len(splits) < 2 else ""
-        placed.append(replace(article, group=group))
-        if group:
-            index.add(placed[-1], sketch)
-    return tuple(placed)
+        group = min(groups, default=placed[i].id) if len(splits) < 2 else ""
+        placed[i] = replace(placed[i], group=group)
+    return tuple(placed[n_old:])
 
 
-class _Index:
-    """Finds the groups of near twins among the articles added so far."""
-
-    def __init__(self) -> None:
-        self._lsh = MinHashLSH(num_perm=PERMUTATIONS, params=BANDS)
-        self._articles: dict[str, Article] = {}
-
-    def add(self, article: Article, sketch: MinHash) -> None:
-        self._lsh.insert(article.id, sketch)
-        self._articles[article.id] = article
-
-    def groups_near(self, text: str, sketch: MinHash) -> set[str]:
-        own = shingles(text)
-        groups: set[str] = set()
-        for article in (self._articles[i] for i in self._lsh.query(sketch)):
-            known = article.group in groups  # one twin is enough: a group may be large
-            if not known and jaccard(own, shingles(article.text)) >= THRESHOLD:
-                groups.add(article.group)
-        return groups
+def _groups_near(article: Article, others: Iterable[Article]) -> set[str]:
+    """Groups of those of the others that are its near twins; some may be set aside."""
+    groups: set[str] = set()
+    for other in others:
+        known = not other.group or other.group in groups  # one twin is enough: it may be large
+        if not known and jaccard(shingles(article.text), shingles(other.text)) >= THRESHOLD:
+            groups.add(other.group)
+    return groups
 
 
-def _sketch(text: str) -> MinHash:
+def _proposed(sketches: Sketches) -> dict[int, list[tuple[list[int], int]]]:
+    """Of each row that agrees with others in a whole band: the rows that do, ascending, and how
+    many of them come before it; an entry a band.
+
+    Sorted band by band: a table of buckets, as datasketch's, takes 12 kB an article.
+    """
+    found: dict[int, list[tuple[list[int], int]]] = defaultdict(list)
+    n_bands, width = BANDS
+    for start in range(0, n_bands * width, width) if len(sketches) else ():
+        band = sketches[:, start : start + width]
+        order = np.lexsort(band.T)  # stable: rows that agree stay in their order
+        agree = (band[order[1:]] == band[order[:-1]]).all(axis=1)
+        bucket = [-1]
+        for at in np.flatnonzero(agree).tolist():  # place of a row that the next one agrees with
+            row, following = order[at : at + 2].tolist()
+            if bucket[-1] != row:
+                bucket = [row]
+            found[following].append((bucket, len(bucket)))
+            bucket.append(following)
+    return found
+
+
+def _sketch(text: str) -> Sketch:
+    """The PERMUTATIONS smallest hashes, which fit into 32 bits."""
     sketch = _EMPTY.copy()
     sketch.update_batch([shingle.encode() for shingle in shingles(text)])
-    return sketch
+    return np.asarray(sketch.hashvalues, dtype=np.uint32)
