@@ -182,9 +182,8 @@ def status(
     if watch and not as_json:
         _watch(study, stores)
         return
-    found = room.find(study, stores)
-    finding, running = room.read(found, stores), room.running(study, stores)
-    show.status(finding, room.progress(found), running, as_json=as_json)
+    seen, running = room.look(study, stores), room.running(study, stores)
+    show.status(seen.finding, room.progress(seen.found), running, as_json=as_json)
 
 
 def _watch(study: str, stores: "Stores") -> None:
@@ -196,11 +195,10 @@ def _watch(study: str, stores: "Stores") -> None:
     gc.enable()  # it may stand for days
     with contextlib.suppress(KeyboardInterrupt), Live() as screen:
         while True:
-            found = status.find(study, stores)
-            running = status.running(study, stores)
-            shown = show.live(status.read(found, stores), status.progress(found), running)
+            seen, running = status.look(study, stores), status.running(study, stores)
+            shown = show.live(seen.finding, status.progress(seen.found), running)
             screen.update(shown, refresh=True)
-            if status.is_done(found) and not running:
+            if status.is_done(seen.found) and not running:
                 return
             time.sleep(WATCH_S)
 

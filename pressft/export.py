@@ -10,7 +10,7 @@ import json
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -56,9 +56,8 @@ def export(
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise RefusedError(f"{folder} exists and holds something: give a new folder")
-    found = status.find(study, stores)
-    best = _best(study, arm, found, Store(stores.root))
-    finding = status.read(found, stores)
+    seen = status.look(study, stores)
+    found, finding, best = seen.found, seen.finding, _best(study, arm, seen.trials)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".export-") as temporary:
         part = Path(temporary) / "part"
@@ -86,8 +85,7 @@ def to_gguf(folder: Path) -> str:
     return f"{target} written"
 
 
-def _best(study: str, arm: str | None, found: Stored, store: Store) -> Done:
-    by_arm = status.by_arm(found.rows, store)
+def _best(study: str, arm: str | None, by_arm: Mapping[str, Sequence[Done]]) -> Done:
     if arm is not None and arm not in by_arm:
         known = ", ".join(by_arm) or "none yet"
         raise UsageError(f"study {study} has no finished trial of arm {arm!r}; finished: {known}")

@@ -29,15 +29,15 @@ def show_study(tracker: Tracker, name: str, stores: Stores) -> None:
     Raises:
         AwayError, RejectedError, GoneError: as MLflow answers.
     """
-    found = status.find(name, stores)
-    finding = status.read(found, stores)
+    seen = status.look(name, stores)
+    found, finding = seen.found, seen.finding
     experiment = tracker.experiment(name, found.question)
     table = tables.markdown(finding)
     parts = (" ".join(part.split()) for part in found.question.split("\n\n"))
     question = "\n\n".join(map(markdown.plain, parts))
     note = f"**{markdown.plain(report.sentence(finding))}**\n\n{question}"
     files = {
-        "report.html": report.page(name, found, finding, stores),
+        "report.html": report.page(name, seen, stores),
         "arms.md": table,
         "arms.csv": tables.as_csv(finding),
     }

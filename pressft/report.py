@@ -20,7 +20,7 @@ from pressft.figures import Figure, Style
 from pressft.planning import importances
 from pressft.results import Store
 from pressft.spec import WHOLE
-from pressft.status import Stores
+from pressft.status import Look, Stores
 from pressft.study import Stored
 from pressft.tables import Table, interval, number
 
@@ -43,13 +43,12 @@ def html(study: str, stores: Stores) -> str:
     Raises:
         UsageError, MissingError: as `status.find`.
     """
-    found = status.find(study, stores)
-    return page(study, found, status.read(found, stores), stores)
+    return page(study, status.look(study, stores), stores)
 
 
-def page(study: str, found: Stored, finding: Finding, stores: Stores) -> str:
+def page(study: str, seen: Look, stores: Stores) -> str:
     """The report of a study that has been read already."""
-    done = status.by_arm(found.rows, Store(stores.root))
+    found, done, finding = seen.found, seen.trials, seen.finding
     looks = figures.styles(finding)
     read = any(arm.reading for arm in finding.arms)
     return (

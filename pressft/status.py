@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -39,6 +39,15 @@ class Stores:
         return self.root / "outbox"
 
 
+@dataclass(frozen=True, slots=True)
+class Look:
+    """A stored study, its complete trials by arm, and what it found so far."""
+
+    found: Stored
+    trials: Mapping[str, Sequence[Done]]
+    finding: Finding
+
+
 def find(study: str, stores: Stores) -> Stored:
     """A stored study.
 
@@ -60,12 +69,16 @@ def finding(study: str, stores: Stores) -> Finding:
     Raises:
         UsageError, MissingError: as `find`.
     """
-    return read(find(study, stores), stores)
+    return look(study, stores).finding
 
 
-def read(found: Stored, stores: Stores) -> Finding:
-    """What a study that has been found has found so far."""
-    store = Store(stores.root)
+def look(study: str, stores: Stores) -> Look:
+    """A stored study, as far as it is.
+
+    Raises:
+        UsageError, MissingError: as `find`.
+    """
+    found, store = find(study, stores), Store(stores.root)
     keys = {row.arm: str(row.attrs["untrained"]) for row in found.rows if "untrained" in row.attrs}
     untrained = {
         arm: (cut, store.cost(key), store.reading(key))
@@ -77,7 +90,7 @@ def read(found: Stored, stores: Stores) -> Finding:
     readings = {arm: store.reading(done[0].result.cell) for arm, done in chosen.items() if done}
     scan = cuts.find(stores.root, found.weights, found.corpus.split("+")[0])
     early = Counter(row.arm for row in found.rows if row.state == "pruned")
-    return arms.finding(untrained, trials, readings, scan, early)
+    return Look(found, trials, arms.finding(untrained, trials, readings, scan, early))
 
 
 def running(study: str, stores: Stores) -> list[Running]:
