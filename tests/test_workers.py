@@ -85,6 +85,57 @@ def test_four_workers_asked_for_thirty_trials_run_thirty(storage: str) -> None:
         assert replicas == [dict(best.params) | {"seed": seed} for seed in (1, 2)]
 
 
+HALVED = Study(
+    "crowd",
+    SPEC,
+    {"remove": Choices("none", "first", "last"), "rank": Choices(1, 2, 4, 8, 16)},
+    pruning="halving",
+)
+
+
+def halve(storage: str, start_id: str, pause_s: float, dies_at: int = 0) -> None:
+    """Work on HALVED, whose loss tells only of the rank, until there is nothing left."""
+    ledger, taken = Ledger(HALVED, storage, IDENTITY, start_id), 0
+    while True:
+        if ticket := ledger.take():
+            taken += 1
+            if taken == dies_at:
+                os.kill(os.getpid(), signal.SIGKILL)
+            time.sleep(random.uniform(0, pause_s))
+            ledger.tell(ticket, ticket.until or SPEC.trained_tokens, loss := 3 / ticket.spec.rank)
+            if ticket.until:
+                ledger.rest(ticket)
+            else:
+                ledger.complete(ticket, loss)
+        elif ledger.busy():
+            time.sleep(0.05)
+            ledger.recover()
+        else:
+            return
+
+
+def test_law_7_workers_halve_as_one_does_also_where_one_dies(storage: str, tmp_path: Path) -> None:
+    alone = f"sqlite:///{tmp_path / 'alone.db'}"
+    halve(alone, "", 0)
+    start_id = Ledger(HALVED, storage, IDENTITY).start_id
+    pids = []
+    for number in range(4):
+        if not (pid := os.fork()):
+            signal.alarm(100)
+            halve(storage, start_id, 0.02, dies_at=0 if number else 4)
+            os._exit(0)
+        pids.append(pid)
+    codes = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids]
+    assert codes == [-signal.SIGKILL, 0, 0, 0]
+    found, expected = (
+        {row.key: (row.state, row.value) for row in stored("crowd", url).rows if row.is_done}
+        for url in (storage, alone)
+    )
+    assert found == expected
+    assert [state for state, _ in found.values()].count("complete") == 3
+    assert len(found) == HALVED.n_trials
+
+
 def test_a_cell_that_kills_its_workers_is_left_after_three(tmp_path: Path) -> None:
     storage = f"sqlite:///{tmp_path / 'optuna.db'}"
     study = Study("deadly", SPEC, {"remove": Choices("none", "first")})
