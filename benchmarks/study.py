@@ -3,7 +3,7 @@
 All of them ask the same: of these arms and learning rates, equal tokens of text each, which cut is
 the best, and how good is it? They are processes of their own, in turn, timed from start to end.
 
-- `pressft`: a study that draws the rates within each arm and ends bad trials early (halving),
+- `pressft`: a study that draws the rates within each arm and halves arms and rates (`--pruning`),
   scored as always: untrained, on validation while it trains, and the trials that came through on
   the test split.
 - `search`: `transformers.Trainer.hyperparameter_search(backend="optuna")` over the same grid, a
@@ -11,15 +11,17 @@ the best, and how good is it? They are processes of their own, in turn, timed fr
   texts padded to `max_length`, evaluated on the validation split at the end of a trial.
 - `script`: the same in a loop, without Optuna.
 
-Theirs train until they have seen as many tokens of text (padding not counted) as ours. The
+Theirs train until they have seen as many tokens of text (padding not counted) as ours, in batches
+of about as many tokens, so that both make as many steps. The
 decision is the best cut by what each contender itself minimises; to compare how good it is, the
 models of all trials are scored in our way, beside the clock.
 
-    python benchmarks/study.py --model smollm2-135m --corpus wikipedia --tokens 8192 --block 256 \
-        --rates 4
+    python benchmarks/study.py --model smollm2-135m --corpus wikipedia --tokens 16384 --batch 4 \
+        --block 256 --rates 4 --against search
 """
 
 import argparse
+import gc
 import json
 import math
 import statistics
@@ -27,10 +29,11 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
-from unittest import mock
+from typing import Any, get_args
 
 import optuna
 import torch
@@ -49,8 +52,8 @@ from transformers import (
     TrainingArguments,
 )
 
-from pressft import blocks, corpora, models, scoring, status, sweep, training
-from pressft.design import Choices, Study
+from pressft import blocks, corpora, models, scoring, status, sweep
+from pressft.design import Choices, Pruning, Study
 from pressft.scores import total
 from pressft.spec import TrialSpec, resolve
 from pressft.status import Stores
@@ -58,7 +61,8 @@ from pressft.status import Stores
 GPU = torch.cuda.is_available()
 DTYPE = torch.bfloat16 if GPU else torch.float32
 ARMS = ("none", "first", "middle", "last")
-RATES = (5e-5, 2e-4, 1e-3, 4e-3)
+RATES = (5e-5, 2e-4, 1e-3, 4e-3, 5e-4, 2e-3)
+Run = Callable[[TrialSpec, tuple[float, ...]], "Told"]
 CONTENDERS = ("pressft", "search", "script")
 
 
@@ -87,20 +91,22 @@ def main() -> None:
     parser.add_argument("--model", default="tiny-llama")
     parser.add_argument("--corpus", default="invented")
     parser.add_argument("--tokens", type=int, default=512)
-    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--block", type=int, default=64)
-    parser.add_argument("--rates", type=int, default=2, help="learning rates, at most 4")
+    parser.add_argument("--rates", type=int, default=2, help="learning rates, at most 6")
     parser.add_argument("--rounds", type=int, default=1)
-    parser.add_argument("--against", nargs="+", default=["search", "script"], choices=CONTENDERS)
+    parser.add_argument("--pruning", default="halving-arms", choices=get_args(Pruning))
+    parser.add_argument("--against", nargs="*", default=["search", "script"], choices=CONTENDERS)
     parser.add_argument("--contender", choices=CONTENDERS, help=argparse.SUPPRESS)
     asked = parser.parse_args()
     spec = TrialSpec(
         model=asked.model, corpus=asked.corpus, tokens=asked.tokens, batch=asked.batch,
-        block=asked.block, window=2 * asked.block, validation_tokens=max(64, asked.tokens // 8),
+        block=asked.block, window=2 * asked.block, validation_tokens=max(64, asked.tokens // 32),
     )  # fmt: skip
     rates = RATES[: asked.rates]
     if asked.contender:
-        run = {"pressft": ours, "search": search, "script": script}[asked.contender]
+        mine: Run = partial(ours, pruning=asked.pruning)
+        run = {"pressft": mine, "search": search, "script": script}[asked.contender]
         sys.stdout.write(json.dumps(asdict(run(spec, rates))))
         return
     found: dict[str, list[tuple[float, Told]]] = {n: [] for n in ("pressft", *asked.against)}
@@ -138,39 +144,25 @@ def report(found: dict[str, list[tuple[float, Told]]], n_cells: int) -> None:
         )
 
 
-def ours(spec: TrialSpec, rates: tuple[float, ...]) -> Told:
+def ours(spec: TrialSpec, rates: tuple[float, ...], *, pruning: Pruning) -> Told:
     """A study of ours."""
     study = Study(
         "against", spec, {"remove": Choices(*ARMS), "learning_rate": Choices(*rates)},
-        design="per-arm", trials=len(rates), pruning="halving",
+        design="per-arm", trials=len(rates), pruning=pruning,
     )  # fmt: skip
-    watch, tokens = Stopwatch(), 0
-    train = training.train
-
-    def counted(*args: Any, **options: Any) -> Any:  # noqa: ANN401
-        nonlocal tokens
-        model, data, asked, validate, on_point, *rest = args
-        last = 0
-
-        def tell(at: int, metrics: dict[str, float]) -> None:
-            nonlocal last
-            last = at
-            on_point(at, metrics)
-
-        try:
-            return train(model, data, asked, validate, tell, *rest, **options)
-        finally:
-            tokens += last
-
+    watch = Stopwatch()
+    gc.disable()  # as the command line starts: what is loaded is no garbage later
     with tempfile.TemporaryDirectory() as name:
         stores = Stores(Path(name) / "mlruns")
-        with mock.patch.object(training, "train", counted), watch.at_work():
+        with watch.at_work():
             sweep.run(study, Silent(), stores)
-        losses = {
-            cell(row.arm, float(row.params["learning_rate"])): row.value
-            for row in status.find(study.name, stores).rows
-            if row.state == "complete" and row.value is not None
-        }
+        rows = status.find(study.name, stores).rows
+    tokens = sum(r.tokens if r.state == "pruned" else spec.trained_tokens for r in rows)
+    losses = {
+        cell(row.arm, float(row.params["learning_rate"])): row.value
+        for row in rows
+        if row.state == "complete" and row.value is not None
+    }
     return Told(watch.seconds, tokens, tokens, losses, losses)
 
 
@@ -249,12 +241,12 @@ class Peer:
 
     def arguments(self, rate: float) -> TrainingArguments:
         """As ours, a batch a pass, and as many steps as show about as many tokens of text."""
-        steps = max(1, round(self.spec.tokens / self.train.tokens / self.spec.batch))
+        rows = max(1, round(self.spec.batch * self.spec.block / self.train.tokens))
+        steps = max(1, round(self.spec.tokens / self.train.tokens / rows))
         return TrainingArguments(
             output_dir=self.scratch.name, max_steps=steps, learning_rate=rate,
             use_cpu=not GPU, bf16=GPU,
-            per_device_train_batch_size=self.spec.batch,
-            per_device_eval_batch_size=self.spec.batch,
+            per_device_train_batch_size=rows, per_device_eval_batch_size=rows,
             lr_scheduler_type="cosine", warmup_steps=math.ceil(steps / 10), weight_decay=0.0,
             logging_steps=1, save_strategy="no", report_to="none", disable_tqdm=True,
         )  # fmt: skip

@@ -86,7 +86,7 @@ def test_four_workers_asked_for_thirty_trials_run_thirty(storage: str) -> None:
 
 
 HALVED = Study(
-    "crowd",
+    "halved",
     SPEC,
     {"remove": Choices("none", "first", "last"), "rank": Choices(1, 2, 4, 8, 16)},
     pruning="halving",
@@ -128,7 +128,7 @@ def test_law_7_workers_halve_as_one_does_also_where_one_dies(storage: str, tmp_p
     codes = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids]
     assert codes == [-signal.SIGKILL, 0, 0, 0]
     found, expected = (
-        {row.key: (row.state, row.value) for row in stored("crowd", url).rows if row.is_done}
+        {row.key: (row.state, row.value) for row in stored("halved", url).rows if row.is_done}
         for url in (storage, alone)
     )
     assert found == expected
