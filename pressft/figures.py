@@ -78,19 +78,20 @@ def learning(
 
 
 def _apart(finding: Finding, rows: Sequence[Row]) -> tuple[set[str], list[str]]:
-    """Arms whose curves fit one picture, and labels of those far above."""
-    early: dict[str, float] = {}
+    """Arms whose curves fit one picture, and labels of those far above: at their end, or, where
+    all trials of an arm ended early, at their first validation."""
+    ends = {arm.arm: arm.trained.validation for arm in finding.arms if arm.trained}
+    starts: dict[str, float] = {}
     for row in rows:
         if row.losses:
-            early[row.arm] = min(early.get(row.arm, math.inf), row.losses[-1][1])
-    losses = {
-        arm: arm.trained.validation if arm.trained else early[arm.arm]
-        for arm in finding.arms
-        if arm.trained or arm.arm in early
-    }
-    limit = min(losses.values(), default=0.0) + FAR
-    near = {arm.arm for arm, loss in losses.items() if loss <= limit}
-    return near, [arm.label for arm, loss in losses.items() if loss > limit]
+            starts[row.arm] = min(starts.get(row.arm, math.inf), row.losses[0][1])
+    near: set[str] = set()
+    for losses in (starts, ends):
+        limit = min(losses.values(), default=0.0) + FAR
+        near = {arm for arm in near if arm not in losses}
+        near |= {arm for arm, loss in losses.items() if loss <= limit}
+    shown = starts.keys() | ends.keys()
+    return near, [arm.label for arm in finding.arms if arm.arm in shown - near]
 
 
 def _early(
@@ -100,7 +101,9 @@ def _early(
     early = [row for row in rows if row.losses and row.state != "complete" and row.arm in near]
     for row in early[:MAX_FAINT]:
         points = tuple(Point(tokens, loss, "") for tokens, loss in row.losses)
-        yield Series(f"{looks[row.arm].css} faint", points, line=True)
+        style = looks[row.arm]
+        mark = "" if points[1:] else style.mark  # one point makes no line
+        yield Series(f"{style.css} faint", points, line=True, mark=mark, hollow=True)
 
 
 def _curves(

@@ -466,5 +466,6 @@ def test_arms_that_are_behind_end_early_and_the_report_says_so(
     assert finding.best is not None
     page = report.html("arms", Stores(root))
     assert page.count("0 (3 early)") == 1
+    assert "far above" not in page  # they ended early, not badly
     faults = list(doctor.examine(Stores(root)))
     assert not faults
