@@ -78,7 +78,7 @@ class Study:
 
     With `pruning`, a trial of the first seed ends early when its validation loss lies above the
     median of its arm after the same number of tokens; or, in successive halving, when it is not in
-    the best third of its arm after a ninth of the tokens, or of those after a third of them.
+    the best third of its arm after a ninth of the tokens, or of those after five ninths.
     `halving-arms` ends arms so, too: where only the best cut is asked for, not the cost of each.
 
     An arm `best-of-scan(3)` stands for the three layers whose removal costs an untrained model

@@ -1,7 +1,8 @@
 """Successive halving: which trials go on from the rungs that they rest at, and which end there.
 
 All trials of an arm are trained for a ninth of their tokens. The best third of them, one at least,
-goes on to a third of the tokens, the best third of those to the end. A trial rests at a rung,
+goes on to five ninths, the best third of those to the end. (After a third of the tokens a learning
+rate that is too low for the end still looks better than the right one.) A trial rests at a rung,
 saved, until all of its arm have come there, so what goes on does not depend on who came first, or
 on how many work (law 7). Where arms are halved, too, all arms wait for each other at a rung, and
 the best third of the cut ones, by their best trial, goes on; the whole model always does.
@@ -29,8 +30,8 @@ class Verdict:
 
 
 def of(spec: TrialSpec) -> tuple[int, ...]:
-    """Tokens seen at the rungs: where validation is scored first and second, before the end."""
-    found = (step * spec.batch * spec.block for step in spec.validated_at[:2])
+    """Tokens seen at the rungs: where validation is scored first and third, before the end."""
+    found = (step * spec.batch * spec.block for step in spec.validated_at[:3:2])
     return tuple(tokens for tokens in found if tokens < spec.trained_tokens)
 
 

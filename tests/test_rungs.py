@@ -74,10 +74,10 @@ def outcome(storage: str) -> dict[tuple[str, float], tuple[str, float]]:
 def test_the_best_third_of_an_arm_goes_on_and_the_best_third_of_those_to_the_end(
     storage: str,
 ) -> None:
-    assert rungs.of(BASE) == (64, 192)
+    assert rungs.of(BASE) == (64, 320)
     ledger = Ledger(GRID, storage, IDENTITY)
     tokens = finish(ledger)
-    assert Counter(tokens.values()) == {64: 8, 192: 4, 576: 4}
+    assert Counter(tokens.values()) == {64: 8, 320: 4, 576: 4}
     complete = {cell for cell, (state, _) in outcome(storage).items() if state == "COMPLETE"}
     assert complete == {(arm, 1e-3) for arm in GRID.arms()}
     assert sum(tokens.values()) / (16 * 576) == pytest.approx(Rungs(GRID).share())
@@ -111,7 +111,7 @@ def test_law_7_within_arms_every_arm_sees_the_same_tokens(storage: str) -> None:
 def test_over_arms_the_best_third_of_the_cuts_goes_on_beside_the_whole_model(storage: str) -> None:
     ledger = Ledger(ARMS, storage, IDENTITY)
     tokens = finish(ledger)
-    assert Counter(tokens.values()) == {64: 12, 192: 2, 576: 2}
+    assert Counter(tokens.values()) == {64: 12, 320: 2, 576: 2}
     found = outcome(storage)
     complete = {cell for cell, (state, _) in found.items() if state == "COMPLETE"}
     assert complete == {("none", 1e-3), ("2", 1e-3)}
@@ -123,7 +123,7 @@ def test_over_arms_the_best_third_of_the_cuts_goes_on_beside_the_whole_model(sto
 def test_a_trial_that_dies_behind_a_rung_goes_on_from_there(storage: str, tmp_path: Path) -> None:
     finish(Ledger(GRID, other := f"sqlite:///{tmp_path / 'other.db'}", IDENTITY))
     ledger, seen = Ledger(GRID, storage, IDENTITY), {}
-    while (ticket := ledger.take()) and ticket.until != 192:
+    while (ticket := ledger.take()) and ticket.until != 320:
         go(ledger, ticket, seen)
     assert ticket is not None  # it has passed the first rung; its process dies
     ledger = Ledger(GRID, storage, IDENTITY)
@@ -178,7 +178,7 @@ def test_a_study_that_grows_compares_the_new_with_the_old(storage: str) -> None:
         space={"remove": Choices("none", "first", "2", "last", "1"), "learning_rate": RATES},
     )
     ledger = Ledger(more, storage, IDENTITY)
-    assert Counter(finish(ledger).values()) == {64: 2, 192: 1, 576: 1}
+    assert Counter(finish(ledger).values()) == {64: 2, 320: 1, 576: 1}
     assert ledger.n_open() == 0
 
 
@@ -199,7 +199,7 @@ def test_only_who_has_rivals_rests(change: Callable[[Study], Study], rungs_: int
 
 
 def test_short_trials_have_fewer_rungs() -> None:
-    for steps, expected in {1: (), 2: (64,), 4: (64, 128), 8: (64, 192), 32: (256, 704)}.items():
+    for steps, expected in {1: (), 2: (64,), 4: (64, 192), 8: (64, 256), 32: (256, 1152)}.items():
         assert rungs.of(dataclasses.replace(BASE, tokens=steps * 64)) == expected
 
 
