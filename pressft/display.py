@@ -46,9 +46,8 @@ class Display:
         self._written.add(name)
         return Record(self.stores.outbox, name)
 
-    def killed(self, name: str, *, fault: str = "", pruned: str = "") -> None:
+    def killed(self, name: str, **tags: str) -> None:
         """The run of a trial that nobody works on: its process died, or it was ended at rest."""
-        tags = {"fault": fault} if fault else {"pruned": pruned}
         self.record(name).amend(self.experiment, "KILLED", tags=tags)
 
     def recoveries(

@@ -206,9 +206,8 @@ def _run(name: str, found: Stored, row: Row, run: Run | None, shower: _Shower) -
     trial = f"trial {row.number} ({row.arm})"
     result = shower.store.trial(str(row.attrs.get("cell", "")))
     if row.state != "complete":
-        open_ = row.state == "running" or row.rests
-        if run and run.status in {"RUNNING", "SCHEDULED"} and not open_:
-            what = f"{trial} is over, but its run is not in MLflow"
+        if run and run.status in {"RUNNING", "SCHEDULED"} and not row.is_open:
+            what = f"{trial} is over, but its run in MLflow is {run.status}"
             yield Fault(name, what, partial(shower.tracker.finish, run.run_id, "KILLED"))
     elif result:
         what = f"{trial} has no run in MLflow"

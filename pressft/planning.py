@@ -37,8 +37,7 @@ def settled(rows: Sequence[Row], start_id: str) -> list[Row]:
         row
         for row in rows
         if row.is_done
-        or row.rests
-        or row.state == "running"
+        or row.is_open
         or (
             row.state == "fail"
             and (
@@ -94,7 +93,7 @@ class Planner:
         for seed in others:
             for arm in self._study.arms():
                 drawn = [r for r in had if r.arm == arm and r.params["seed"] == first]
-                if any(row.state == "running" or row.rests for row in drawn):
+                if any(row.is_open for row in drawn):
                     continue  # the best of the arm is not known yet
                 scored = [r for r in drawn if r.state == "complete" and r.value is not None]
                 if scored:

@@ -40,6 +40,11 @@ class Row:
         return self.state == RESTING and "losses" in self.attrs
 
     @property
+    def is_open(self) -> bool:
+        """Whether it is at work, or rests."""
+        return self.state == "running" or self.rests
+
+    @property
     def losses(self) -> list[tuple[int, float]]:
         """Tokens seen, validation loss there, as far as they were noted."""
         return [(int(tokens), float(loss)) for tokens, loss in self.attrs.get("losses", ())]

@@ -187,7 +187,7 @@ class _Sweep:
             + self.a_trial() * self.ledger.n_open(),
         )
         rows = self.ledger.rows()
-        before = {row.number for row in rows if row.state != "running" and not row.rests}
+        before = {row.number for row in rows if not row.is_open}
         with self.display:
             for arm in names:
                 spec = self.study.spec(remove=arm)
