@@ -36,12 +36,12 @@ app = typer.Typer(
 
 def _studies(incomplete: str) -> list[str]:
     """Names that the shell may complete."""
-    from pressft import study
+    from pressft import stored
     from pressft.status import Stores
 
     if not (ROOT / "optuna.db").is_file():
         return []
-    return [name for name in study.names(Stores(ROOT).storage) if name.startswith(incomplete)]
+    return [name for name in stored.names(Stores(ROOT).storage) if name.startswith(incomplete)]
 
 
 StudyName = Annotated[str, typer.Argument(help="Name of a study.", autocompletion=_studies)]
@@ -73,7 +73,7 @@ def corpus(
 ) -> None:
     """Verify a corpus and show its counts, dates, languages, duplicates, splits, fingerprint."""
     from pressft import corpus as room
-    from pressft import show
+    from pressft import inventory, show
 
     if dropped:
         room.read_manifest(folder)  # a folder that is no corpus is told
@@ -81,10 +81,10 @@ def corpus(
         return
     found = room.read(folder)
     if export:
-        for line in room.export_lines(found, export):
+        for line in inventory.export_lines(found, export):
             typer.echo(line)
         return
-    summary = dataclasses.asdict(room.summary(found))
+    summary = dataclasses.asdict(inventory.summary(found))
     show.corpus(summary, as_json=as_json)
 
 

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 
 from pressft import adapters, costs, reading, trial
 from pressft.assets import Progress
+from pressft.bench import Bench
 from pressft.material import Material
 from pressft.results import TrialResult
 from pressft.spec import TrialSpec, resolve
-from pressft.trial import Bench
 
 
 def measure_costs(bench: Bench, arms: Sequence[TrialSpec], progress: Progress) -> None:

@@ -11,7 +11,7 @@ import hashlib
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pressft.errors import DataError, UsageError
+from pressft.errors import DataError
 
 FORMAT = 1  # of manifest, columns and split; part of the fingerprint
 MANIFEST = "manifest.json"
@@ -141,36 +141,6 @@ class Corpus:
                 line = f"{article.id} {article.sha256} {split_of(article.group)}\n"
                 digest.update(line.encode())
         return digest.hexdigest()
-
-
-@dataclass(frozen=True, slots=True)
-class Size:
-    """How much text: articles, words between white space, characters."""
-
-    articles: int
-    words: int
-    characters: int
-
-
-@dataclass(frozen=True, slots=True)
-class Summary:
-    """What `pressft corpus` shows, ready for `dataclasses.asdict` and JSON.
-
-    `rows` = `used` + `duplicates` + `set_aside`; dates are ISO 8601 days, None without any; dates,
-    languages ("" is undeclared) and newsrooms are those of the used articles, most frequent first.
-    """
-
-    folder: str
-    rows: int
-    duplicates: int
-    set_aside: int
-    used: int
-    first: str | None
-    last: str | None
-    languages: dict[str, int]
-    newsrooms: dict[str, int]
-    splits: dict[str, Size]
-    fingerprint: str
 
 
 def in_memory(name: str, articles: Iterable[Article]) -> Corpus:
@@ -352,38 +322,6 @@ def read_shard(folder: Path, shard: Shard) -> list[Article]:
     return articles
 
 
-def summary(corpus: Corpus) -> Summary:
-    """Counts, dates, languages, splits and fingerprint of a corpus."""
-    used = [article for article in corpus.articles if article.group]
-    days = sorted(article.published.date().isoformat() for article in used if article.published)
-    return Summary(
-        folder=str(corpus.folder),
-        rows=corpus.n_rows,
-        duplicates=corpus.n_duplicates,
-        set_aside=corpus.n_set_aside,
-        used=len(used),
-        first=days[0] if days else None,
-        last=days[-1] if days else None,
-        languages=_counts(article.language for article in used),
-        newsrooms=_counts(article.newsroom for article in used),
-        splits={name: _size(corpus.splits.part(name)) for name in SPLITS},
-        fingerprint=corpus.fingerprint,
-    )
-
-
-def export_lines(corpus: Corpus, split: str) -> Iterator[str]:
-    """JSON lines `{"id": …, "text": …}` of one split, in the order of ids, without line ends.
-
-    Raises:
-        UsageError: no such split.
-    """
-    names: dict[str, SplitName] = {name: name for name in SPLITS}
-    if split not in names:
-        raise UsageError(f"no split {split!r}: choose {', '.join(SPLITS)}")
-    part = corpus.splits.part(names[split])
-    return (json.dumps({"id": a.id, "text": a.text}, ensure_ascii=False) for a in part)
-
-
 def _age(article: Article) -> tuple[bool, float, str]:
     """Sorts by the day of publishing, articles without one last, then by id."""
     moment = article.published.timestamp() if article.published else 0.0
@@ -414,15 +352,6 @@ def _nulls(rows: pa.RecordBatch) -> str:
         if n_nulls and not field.nullable:
             return f"column {field.name!r} holds {n_nulls} nulls"
     return ""
-
-
-def _counts(values: Iterable[str]) -> dict[str, int]:
-    return dict(sorted(Counter(values).items(), key=lambda item: (-item[1], item[0])))
-
-
-def _size(articles: Sequence[Article]) -> Size:
-    words = sum(len(article.text.split()) for article in articles)
-    return Size(len(articles), words, sum(len(article.text) for article in articles))
 
 
 def _how_to_crawl(folder: Path) -> str:

@@ -26,7 +26,7 @@ from pressft.results import Store
 from pressft.scores import Score, total
 from pressft.spec import WHOLE, TrialSpec
 from pressft.status import Stores
-from pressft.study import Stored
+from pressft.stored import Stored
 
 LOGIT_TOLERANCE = 1e-3  # of the largest logit: merging adds in another order
 LOSS_TOLERANCE = 0.01  # nats a token, of the test split: a GPU scored in bf16, the file is fp32

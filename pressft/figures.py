@@ -11,7 +11,7 @@ from pressft.arms import Arm, Done, Finding
 from pressft.charts import MARKS, Axis, Level, Point, Series
 from pressft.rows import Row
 from pressft.spec import WHOLE
-from pressft.study import Stored
+from pressft.stored import Stored
 from pressft.tables import interval, number, short
 
 N_COLOURS = 7  # arms with a colour of their own; the others are grey

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pressft import adapters, costs, models, scoring, status, surgery, training
 from pressft import trial as trials
 from pressft.assets import Progress
+from pressft.bench import TRAIN_COST, Bench, prepare, training_data
 from pressft.design import Study
 from pressft.errors import UsageError
 from pressft.results import Store
@@ -21,7 +22,6 @@ from pressft.rungs import Rungs
 from pressft.scores import Score, total
 from pressft.spec import TrialSpec, Value, resolve
 from pressft.status import Stores
-from pressft.trial import Bench
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +81,7 @@ def forecast(study: Study, stores: Stores, progress: Progress) -> Forecast:
     study = dataclasses.replace(study, base=base)
     if study.scanned:
         raise UsageError(f"{study.name}: its arms are known after `pressft scan`, or the sweep")
-    bench = trials.prepare(base, Store(stores.root), progress)
+    bench = prepare(base, Store(stores.root), progress)
     pace = _pace(bench, base, progress)
     done = [row for row in _rows(study, stores) if row.is_done]
     keys = {row.key for row in done}
@@ -115,7 +115,7 @@ def _arm(bench: Bench, study: Study, arm: str, asked: int, known: int, pace: Pac
         share = sum(surgery.count(p) for p in model.parameters()) / whole
     left, tested = asked - known, bench.tested_tokens(spec)
     tokens = round(left * spec.trained_tokens * Rungs(study).share())
-    scored = bench.cost(spec) - trials.TRAIN_COST * spec.trained_tokens
+    scored = bench.cost(spec) - TRAIN_COST * spec.trained_tokens
     untrained = 0 if bench.store.untrained(trials.untrained_key(bench, spec)) else tested
     training_s = tokens * pace.training_s
     return ArmForecast(
@@ -148,6 +148,6 @@ def _pace(bench: Bench, spec: TrialSpec, progress: Progress) -> Pace:
 
     progress("measuring the pace", 0, 1)
     with adapters.attached(bench.base.model, spec.rank, spec.seed) as model:
-        training.train(model, trials.training_data(bench, short), short, validate, on_point)
+        training.train(model, training_data(bench, short), short, validate, on_point)
     progress("measuring the pace", 1, 1)
     return Pace(1 / speeds[-1], scoring_s[-1], costs.peak_so_far())

@@ -12,7 +12,7 @@ from typing import Any
 
 import jinja2
 
-from pressft import arms, charts, corpora, corpus, figures, status, tables
+from pressft import arms, charts, corpora, figures, inventory, status, tables
 from pressft.arms import Arm, Done, Finding
 from pressft.charts import MARKS
 from pressft.errors import PressftError
@@ -21,7 +21,7 @@ from pressft.planning import importances
 from pressft.results import Store
 from pressft.spec import WHOLE
 from pressft.status import Look, Stores
-from pressft.study import Stored
+from pressft.stored import Stored
 from pressft.tables import Table, interval, number
 
 MIN_TRIALS = 6  # complete, or importances say nothing
@@ -215,7 +215,7 @@ def _corpus(found: Stored) -> dict[str, Any]:
     if there.fingerprint != found.corpus.split("+")[0]:
         fault = f"{found.base.corpus} has changed since: {there.fingerprint[:16]} now"
         return {"table": None, "fault": fault}
-    counts = corpus.summary(there)
+    counts = inventory.summary(there)
     rows = tuple(
         (name, f"{size.articles:,}", f"{size.words:,}", f"{size.characters:,}")
         for name, size in counts.splits.items()

@@ -13,7 +13,7 @@ from rich.table import Table
 from pressft import tables
 from pressft.arms import Finding
 from pressft.cuts import Scan
-from pressft.study import Running
+from pressft.stored import Running
 
 if TYPE_CHECKING:
     from pressft.forecast import Forecast

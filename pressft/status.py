@@ -7,14 +7,13 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from pressft import arms, cuts
-from pressft import study as ledger
+from pressft import arms, cuts, stored
 from pressft.arms import Done, Finding
 from pressft.errors import UsageError
 from pressft.results import Store
 from pressft.rows import Row
 from pressft.spec import WHOLE
-from pressft.study import Running, Stored, stored
+from pressft.stored import Running, Stored
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +59,7 @@ def find(study: str, stores: Stores) -> Stored:
             f"no study {study!r}: nothing has been run in {stores.root} yet; "
             "start with `pressft sweep experiments/smoke.py`"
         )
-    return stored(study, stores.storage)
+    return stored.read(study, stores.storage)
 
 
 def finding(study: str, stores: Stores) -> Finding:
@@ -95,7 +94,7 @@ def look(study: str, stores: Stores) -> Look:
 
 def running(study: str, stores: Stores) -> list[Running]:
     """The trials of a stored study that are at work."""
-    return ledger.running(study, stores.storage)
+    return stored.running(study, stores.storage)
 
 
 def is_done(found: Stored) -> bool:

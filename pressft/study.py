@@ -9,12 +9,11 @@ import dataclasses
 import threading
 import time
 import uuid
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
-import optuna
 from optuna.distributions import (
     CategoricalDistribution,
     distribution_to_json,
@@ -23,7 +22,7 @@ from optuna.distributions import (
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from pressft import planning, storage
+from pressft import databases, planning, storage
 from pressft.design import Study, difference, grows
 from pressft.errors import RefusedError
 from pressft.leases import LEASE_S, is_gone, worker_name
@@ -31,6 +30,7 @@ from pressft.planning import OneArm, Planner, settled
 from pressft.rows import Row, row_of
 from pressft.rungs import Rungs
 from pressft.spec import TrialSpec, Value
+from pressft.stored import Running, at_work
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +69,8 @@ class Ledger:
         self._start_id = start_id or uuid.uuid4().hex
         self._storage = storage.backend(address)
         self._study = storage.connect(self._storage, study.name, create=True)
-        self._lock = storage.lock(address, study.name)
-        self.ending = storage.lock(address, f"{study.name}.end")
+        self._lock = databases.lock(address, study.name)
+        self.ending = databases.lock(address, f"{study.name}.end")
         self._pruner, self._rungs = planning.pruner(study), Rungs(study)
         self._planner = Planner(study, self._rungs.first_loss)
         self._behind: list[Row] = []  # ended, and nobody told of it
@@ -317,7 +317,7 @@ class Ledger:
         try:
             yield
         finally:
-            self._storage.patience_s = storage.PATIENCE_S
+            self._storage.patience_s = databases.PATIENCE_S
 
     def rows(self) -> list[Row]:
         """All trials, by number."""
@@ -327,137 +327,14 @@ class Ledger:
         self._unfinished = {t.number: t.trial_id for t in found if not t.is_over}
         return sorted((self._rows | new).values(), key=lambda row: row.number)
 
-    def running(self) -> list["Running"]:
+    def running(self) -> list[Running]:
         """The trials at work, by number."""
-        return _running(self._storage, self._study._study_id, self.design.base, self._rows)
+        return at_work(self._storage, self._study._study_id, self.design.base, self._rows)
 
     def n_open(self) -> int:
         """Trials still to be run, as far as it is known now."""
         over = [row for row in self.rows() if row.is_done or row.attrs.get("final")]
         return max(0, self.design.n_trials - len(over))
-
-
-@dataclass(frozen=True, slots=True)
-class Stored:
-    """A study as its storage knows it: base spec, hashes of weights and corpus, trials; its
-    question, how many trials it asks for, what its models read, and where it was run."""
-
-    base: TrialSpec
-    weights: str
-    corpus: str
-    rows: list[Row]
-    definition: Mapping[str, Any]
-    question: str
-    asked: int
-    material: Mapping[str, Any]
-    environment: Mapping[str, Any]
-
-    @property
-    def varied(self) -> list[str]:
-        """Settings that take several numbers, the arms left out."""
-        return [
-            name
-            for name, values in self.definition["space"].items()
-            if name != "remove"
-            and (isinstance(values, dict) or len(values) > 1)
-            and not any(isinstance(value, str) for value in values if isinstance(values, list))
-        ]
-
-    def spec(self, row: Row) -> TrialSpec:
-        """What a trial ran."""
-        return dataclasses.replace(self.base, **dict(row.params))  # type: ignore[arg-type]
-
-
-@dataclass(frozen=True, slots=True)
-class Running:
-    """A trial at work: who has it, and how far it is by its last validation."""
-
-    number: int
-    arm: str
-    worker: str
-    tokens: int
-    of: int
-    loss: float | None  # of validation, nats a token
-
-    def __str__(self) -> str:
-        """Arm, tokens and loss in a few words."""
-        loss = "" if self.loss is None else f", loss {self.loss:.3f}"
-        return f"{self.arm} {self.tokens:,} of {self.of:,} tokens{loss}"
-
-
-def running(name: str, address: str) -> list[Running]:
-    """The trials at work, by number.
-
-    Raises:
-        As `stored`.
-    """
-    opened = storage.backend(address)
-    study = storage.connect(opened, name, create=False)
-    base = TrialSpec(**study.user_attrs["definition"]["base"])
-    return _running(opened, study._study_id, base)
-
-
-def _running(
-    opened: storage.Patient, study_id: int, base: TrialSpec, over: Container[int] = ()
-) -> list[Running]:
-    """The trials at work, of those not known to be `over`."""
-    found = []
-    for trial in opened.read(study_id, over):
-        if trial.state != TrialState.RUNNING:
-            continue
-        row, seen = row_of(trial), opened.get_trial(trial.trial_id).intermediate_values
-        spec = dataclasses.replace(base, **dict(row.params))  # type: ignore[arg-type]
-        tokens = max(seen, default=0)
-        worker = str(row.attrs.get("worker", ""))
-        found.append(
-            Running(row.number, row.arm, worker, tokens, spec.trained_tokens, seen.get(tokens))
-        )
-    return found
-
-
-def stored(name: str, address: str) -> Stored:
-    """A stored study, for those who only look.
-
-    Raises:
-        UsageError: no such study; the message names those there are.
-    """
-    opened = storage.backend(address)
-    study = storage.connect(opened, name, create=False)
-    definition = study.user_attrs["definition"]
-    base = TrialSpec(**definition["base"])
-    attrs = study.user_attrs
-    return Stored(
-        base=base,
-        weights=definition["weights"],
-        corpus=definition["corpus"],
-        rows=[row_of(trial) for trial in opened.read(study._study_id)],
-        definition=definition,
-        question=attrs.get("question", ""),
-        asked=attrs.get("asked", 0),
-        material=attrs.get("material", {}),
-        environment=attrs.get("environment", {}),
-    )
-
-
-def names(address: str) -> list[str]:
-    """Names of all studies in a storage.
-
-    Raises:
-        MissingError: it cannot be opened.
-    """
-    with storage.opening():
-        return sorted(optuna.get_all_study_names(storage.backend(address)))
-
-
-def is_dead(row: Row) -> bool:
-    """Whether the process that had a running trial is gone."""
-    return is_gone(str(row.attrs.get("worker", "")), float(row.attrs.get("alive", 0.0)))
-
-
-def end(name: str, address: str, number: int) -> None:
-    """Close a trial that nobody works on any more; the next sweep runs its cell again."""
-    study = storage.connect(storage.backend(address), name, create=False)
-    study.tell(number, state=TrialState.FAIL)
 
 
 def _completed(definition: Mapping[str, Any]) -> dict[str, Any]:

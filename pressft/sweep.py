@@ -5,14 +5,10 @@ PostgreSQL by any number, on any machines.
 """
 
 import dataclasses
-import json
-import shutil
 import time
-import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from typing import Protocol
 
 import filelock
@@ -23,34 +19,27 @@ from pressft import (
     disk,
     material,
     models,
-    projection,
     runs,
     status,
     survey,
-    tables,
 )
-from pressft import trial as trials
 from pressft.arms import Finding
+from pressft.attempts import Attempts
+from pressft.bench import Bench, prepare
 from pressft.console import Reporter
 from pressft.design import Study
 from pressft.display import Display
-from pressft.errors import MissingError, PressftError, RefusedError
-from pressft.outbox import Record
-from pressft.results import Store, TrialResult, Untrained
+from pressft.errors import MissingError, RefusedError
+from pressft.results import Store
 from pressft.rows import Row
 from pressft.rungs import Rungs
-from pressft.signals import Stopped, Stopping
+from pressft.signals import Stopping
 from pressft.spec import WHOLE, ScanSpec, TrialSpec, resolve
 from pressft.status import Stores
-from pressft.study import Ledger, Running, Ticket
-from pressft.training import DivergedError, Rested, Safety
-from pressft.trial import Bench
+from pressft.stored import Running
+from pressft.study import Ledger
 
 WAIT_S = 0.5  # between two looks whether others have left something to do
-
-
-class Pruned(Exception):
-    """A trial is behind its arm, and ends early."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +130,7 @@ def _open(
     study = dataclasses.replace(
         study, base=dataclasses.replace(study.base, model=models.resolve(study.base.model))
     )
-    bench = trials.prepare(study.base, Store(stores.root), report.setup)
+    bench = prepare(study.base, Store(stores.root), report.setup)
     study = _scanned(study, bench, report, stores)
     for arm in study.arms():
         resolve(arm, bench.base.n_layers)
@@ -172,7 +161,7 @@ class _Sweep:
     ) -> None:
         self.study, self.bench, self.ledger = ledger.design, bench, ledger
         self.display, self.report, self.stores = display, report, stores
-        self.untrained: dict[str, Untrained] = {}
+        self.attempts = Attempts(bench, ledger, display, report, stores)
 
     def run(self, stopping: Stopping, crew: Crew | None, until: float) -> Outcome:
         """All that is open, one trial after the other or by the crew."""
@@ -190,8 +179,7 @@ class _Sweep:
         before = {row.number for row in rows if not row.is_open}
         with self.display:
             for arm in names:
-                spec = self.study.spec(remove=arm)
-                self.untrained[arm] = trials.untrained(bench, spec, self.report.advance)
+                self.attempts.untrained(arm, self.report.advance)
             if crew:
                 crew.drain(self.ledger.start_id, self.recover, self.watch(), stopping)
             else:
@@ -248,149 +236,14 @@ class _Sweep:
         while time.time() < until:
             ticket = self.ledger.take()
             for row in self.ledger.behind():
-                name, why = str(row.attrs["record"]), str(row.attrs["pruned"])
-                self.display.killed(name, pruned=why)
-                self.report.say(f"{runs.name(self.study.spec(**row.params))}: {why}")
-                self.drop_checkpoints(str(row.attrs["cell"]))
+                self.attempts.ended(row)
             if ticket:
-                arm = ticket.spec.remove
-                if arm not in self.untrained:  # a worker learns of an arm by its first trial
-                    spec = self.study.spec(remove=arm)
-                    self.untrained[arm] = trials.untrained(self.bench, spec, lambda *_: None)
-                self.one(ticket, stopping)
+                self.attempts.one(ticket, stopping)
             elif self.ledger.busy():
                 time.sleep(WAIT_S)
                 self.recover()
             else:
                 return
-
-    def one(self, ticket: Ticket, stopping: Stopping) -> None:
-        """Run a ticket, or answer it from an earlier result (law 8)."""
-        spec = ticket.spec
-        cell = self.bench.cell(spec)
-        record = self.start(ticket, cell)
-
-        try:
-            with self.bench.store.alone(cell):
-                known = self.bench.store.trial(cell)
-                if known:
-                    self.report.advance(f"{spec.remove}: known", self.bench.cost(spec))
-                result = known or self.train(ticket, record, stopping)
-            self.keep(ticket, record, result, reused=known is not None)
-        except Stopped:
-            with self.ledger.hurry():
-                self.close(ticket, record, "stopped by a signal", "KILLED", again=True)
-            raise
-        except Rested:
-            self.ledger.rest(ticket)
-            record.end("SCHEDULED")  # it goes on, or is ended when its arm has come so far
-        except Pruned as reason:
-            self.ledger.prune(ticket, str(reason))
-            self.end(ticket, record, "KILLED", pruned=str(reason))
-        except DivergedError as error:
-            self.close(ticket, record, str(error), "FAILED", again=False)
-        except Exception as error:
-            if full := disk.trouble(self.stores.root):
-                with suppress(Exception):  # the storage may be on the same disk
-                    self.close(ticket, record, full, "KILLED", again=True)
-                raise MissingError(f"{full}; the same command goes on from here") from error
-            refused = isinstance(error, PressftError)
-            fault = "refused" if refused else f"{type(error).__name__}: {error}".splitlines()[0]
-            self.close(ticket, record, fault, "FAILED", again=True)
-            if refused:
-                raise
-
-    def train(self, ticket: Ticket, record: Record, stopping: Stopping) -> TrialResult:
-        """The result of a ticket, its points recorded as they come.
-
-        Raises:
-            Pruned, and what `trial.run_trial` raises.
-        """
-        spec, far = ticket.spec, ""
-
-        def advance(what: str, units: int) -> None:
-            self.report.advance(what + far, units)
-
-        def on_point(tokens: int, metrics: Mapping[str, float]) -> None:
-            nonlocal far
-            record.points(tokens, metrics)
-            loss = metrics.get("eval/loss")
-            at = metrics.get("train/loss", loss)
-            far = f", loss {at:.3f} at {tokens:,} of {spec.trained_tokens:,} tokens"
-            if loss is not None and self.ledger.should_prune(ticket, tokens, loss):
-                raise Pruned(f"after {tokens:,} tokens its validation loss {loss:.4g} is behind")
-
-        safety = partial(Safety, stopping=stopping, say=self.report.say, until=ticket.until)
-        return trials.run_trial(self.bench, spec, on_point, advance, safety)
-
-    def start(self, ticket: Ticket, cell: str) -> Record:
-        """The trial's record: that of a trial of the same cell that was cut short, or a new one."""
-        spec, corpus = ticket.spec, self.bench.text.corpus
-        name = f"{self.study.name}-{ticket.number:05d}-{uuid.uuid4().hex[:8]}"
-        for row in reversed(self.ledger.rows()):
-            cut_short = "died_in" in row.attrs or row.attrs.get("interrupted")
-            ours = row.attrs.get("cell") == cell and "record" in row.attrs  # one may die between
-            if row.number == ticket.number and "record" in row.attrs:  # it has rested
-                name = str(row.attrs["record"])
-                break
-            if row.state == "fail" and ours and cut_short:
-                name = str(row.attrs["record"])
-                break
-        key = trials.untrained_key(self.bench, spec)
-        self.ledger.note(ticket, cell=cell, record=name, untrained=key)
-        tags = runs.tags(self.study.name, spec.remove, ticket.number, cell, corpus.fingerprint)
-        record = self.display.record(name)
-        params = runs.params(spec, self.untrained[spec.remove])
-        data = runs.datasets(corpus, spec)
-        tags["git_commit"] = runs.commit()
-        record.begin(self.display.experiment, runs.name(spec), params, tags, data)
-        return record
-
-    def keep(self, ticket: Ticket, record: Record, result: TrialResult, *, reused: bool) -> None:
-        """Show a result, and close the trial in the ledger."""
-        record.texts({"environment.json": json.dumps(runs.environment(), indent=2)})
-        record.tag(reused=str(reused).lower())
-        cut = self.untrained[ticket.spec.remove]
-        projection.show_trial(record, result, cut, self.bench.store)
-        for tokens, metrics in result.curve if reused else ():
-            if "eval/loss" in metrics:
-                self.ledger.tell(ticket, tokens, metrics["eval/loss"])
-        self.ledger.note(ticket, test_perplexity=result.test_score.perplexity, reused=reused)
-        ours = self.ledger.complete(ticket, result.validation.loss)
-        self.report.say(
-            f"{runs.name(ticket.spec)}: test perplexity "
-            + tables.number(result.test_score.perplexity)
-            + (" (known from an earlier run)" if reused else f" in {result.total_s:.0f} s")
-            + ("" if ours else "; others took the trial for dead, and will find its result")
-        )
-
-    def close(
-        self, ticket: Ticket, record: Record, fault: str, status: str, *, again: bool
-    ) -> None:
-        """End a trial that has no result, truthfully in both views."""
-        interrupted = status == "KILLED"
-        self.ledger.fail(ticket, fault, again=again, interrupted=interrupted)
-        self.end(ticket, record, status, fault=fault, resumable=again)
-
-    def end(
-        self,
-        ticket: Ticket,
-        record: Record,
-        status: str,
-        *,
-        resumable: bool = False,
-        **tags: str,
-    ) -> None:
-        """The run of a trial without a result; the files of one that never goes on are dropped."""
-        record.tag(**tags)
-        record.end(status)
-        self.report.say(f"{runs.name(ticket.spec)}: {', '.join(tags.values())}")
-        if not resumable:
-            self.drop_checkpoints(self.bench.cell(ticket.spec))
-
-    def drop_checkpoints(self, cell: str) -> None:
-        """Of a trial that never goes on."""
-        shutil.rmtree(self.bench.store.folder(cell) / "checkpoints", ignore_errors=True)
 
     def finish(self) -> Finding:
         """What only the whole study knows: shares healed, costs, readings, and the summary."""
@@ -398,7 +251,8 @@ class _Sweep:
             done = status.by_arm(self.ledger.rows(), self.bench.store)
             chosen = {arm: best for arm in done if (best := arms.choose(done[arm]))}
             if whole := chosen.get(WHOLE):
-                self.display.recoveries(self.untrained, done, whole)
+                before = {arm: self.attempts.untrained(arm) for arm in done}
+                self.display.recoveries(before, done, whole)
             specs = [self.study.spec(remove=arm) for arm in self.study.arms()]
             healed = {arm: trials[0].result for arm, trials in chosen.items()}
             texts = material.load(self.study.prompts, self.study.questions)

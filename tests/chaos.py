@@ -31,7 +31,7 @@ from listening import TINY, Listener
 from proxy import Proxy
 from servers import Database, mlflow_server
 
-from pressft import doctor, status, sweep, training
+from pressft import doctor, status, sweep, teller
 from pressft.design import Choices, Study
 from pressft.errors import MissingError
 from pressft.results import Store
@@ -140,7 +140,7 @@ class Chaos:
     def run(self) -> Counts:
         """All of it."""
         began = time.monotonic()
-        training.CHECKPOINT_S = 0.0  # one at every step
+        teller.CHECKPOINT_S = 0.0  # one at every step
         undisturbed = []
         if self.plan.kills:
             undisturbed = [fork(lambda: sweep.run(self.study, Listener(), self.alone), 3000)]

@@ -15,7 +15,8 @@ from studies import fill, grid
 
 from pressft import cli, status
 from pressft.status import Stores
-from pressft.study import Ledger, Stored
+from pressft.stored import Stored
+from pressft.study import Ledger
 
 COMMANDS = ["corpus", "scan", "run", "sweep", "status", "report", "export", "doctor", "ui", "demo"]
 

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pressft import corpus
+from pressft import corpus, inventory
 from pressft.corpus import Article, Shard
 from pressft.errors import DataError, UsageError
 
@@ -234,11 +234,11 @@ def test_a_summary_adds_up(tmp_path: Path) -> None:
         article("c", "four", group="g0"),
         article("d", "five", published=None, group=""),
     ]
-    found = corpus.summary(corpus.read(write(tmp_path / "c", rows)))
+    found = inventory.summary(corpus.read(write(tmp_path / "c", rows)))
     assert (found.rows, found.duplicates, found.set_aside, found.used) == (4, 1, 1, 2)
     assert found.first == "2019-01-01"
     assert sum(found.languages.values()) == sum(found.newsrooms.values()) == 2
-    assert found.splits[corpus.split_of("g0")] == corpus.Size(2, 4, 17)
+    assert found.splits[corpus.split_of("g0")] == inventory.Size(2, 4, 17)
 
 
 def test_an_export_is_json_lines_of_id_and_text(folder: Path) -> None:
@@ -252,4 +252,4 @@ def test_an_export_is_json_lines_of_id_and_text(folder: Path) -> None:
 
 
 def export(found: corpus.Corpus, split: str) -> list[str]:
-    return list(corpus.export_lines(found, split))
+    return list(inventory.export_lines(found, split))

@@ -7,24 +7,27 @@ import pytest
 
 FLOORS = [
     {"errors"},
-    {"scores", "spec", "assets", "charts", "markdown", "signals"}
+    {"scores", "spec", "assets", "charts", "markdown", "signals", "databases"}
     | {"checkpoints", "leases", "heads", "lora"},
     {"design", "corpus", "tiny", "results", "intervals", "cuts", "material", "outbox", "storage"}
     | {"rows"},
-    {"duplicates", "newsroom", "surgery", "blocks", "models", "tracking", "planning"} | {"rungs"},
-    {"invented", "wikipedia", "adapters", "scoring", "study", "arms", "sender", "ui"},
+    {"duplicates", "inventory", "newsroom", "surgery", "blocks", "models", "tracking", "planning"}
+    | {"rungs", "stored"},
+    {"invented", "wikipedia", "adapters", "scoring", "study", "arms", "sender", "ui"} | {"teller"},
     {"training", "runs", "console", "corpora", "status", "scan", "tables", "costs", "reading"},
+    {"bench"},
     {"trial", "survey", "export", "show", "figures"},
     {"compare", "report", "disk", "forecast"},
     {"projection"},
     {"display"},
+    {"attempts"},
     {"sweep", "workers", "doctor"},
     {"demo"},
     {"cli"},
     {"__main__"},
 ]
 DOORS = {
-    "optuna": {"study", "storage", "planning"},
+    "optuna": {"study", "storage", "stored", "planning"},
     "mlflow": {"tracking"},
     "peft": {"adapters", "lora", "training"},
     "bitsandbytes": {"models"},

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 from servers import Database
 
-from pressft import leases, storage
+from pressft import databases, leases, storage, stored
 from pressft.design import Choices, Study
 from pressft.errors import MissingError
 from pressft.spec import TrialSpec
-from pressft.study import Ledger, stored
+from pressft.study import Ledger
 
 STUDY = Study(
     "s", TrialSpec(model="tiny-llama", corpus="invented"), {"remove": Choices("none", "first")}
@@ -42,7 +42,7 @@ def test_a_live_trial_outlives_a_restart_of_the_database(
     ledger.note(ticket, cell="c")  # in the middle of the outage: it waits
     restart.join()
     assert ledger.complete(ticket, 1.0)
-    (row,) = stored("s", database.url).rows
+    (row,) = stored.read("s", database.url).rows
     assert (row.state, row.value, row.attrs["cell"]) == ("complete", 1.0, "c")
 
 
@@ -57,12 +57,12 @@ def test_a_trial_of_another_machine_is_given_time_after_a_restart(database: Data
 def test_what_only_one_may_do_is_given_up_by_a_process_that_dies(database: Database) -> None:
     read, write = os.pipe()
     if not (pid := os.fork()):
-        with storage.lock(database.url, "x"):
+        with databases.lock(database.url, "x"):
             os.write(write, b"held")
             time.sleep(60)
     os.read(read, 4)
     os.kill(pid, signal.SIGKILL)
-    with storage.lock(database.url, "x") as lock:
+    with databases.lock(database.url, "x") as lock:
         assert lock.holds()
         database.restart(0.1, "fast")
         assert not lock.holds()
@@ -96,4 +96,4 @@ def test_a_storage_of_an_older_optuna_is_named_and_brought_up(tmp_path: Path) ->
     assert mend is not None
     mend()
     assert storage.outdated(url) is None
-    assert stored("s", url).rows == []
+    assert stored.read("s", url).rows == []

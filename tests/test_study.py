@@ -8,12 +8,13 @@ from pathlib import Path
 import optuna
 import pytest
 
+from pressft import stored
 from pressft.design import Choices, Range, Study
 from pressft.errors import MissingError, RefusedError, UsageError
 from pressft.planning import importances
 from pressft.rows import Row
 from pressft.spec import TrialSpec
-from pressft.study import Ledger, Ticket, stored
+from pressft.study import Ledger, Ticket
 
 BASE = TrialSpec(model="tiny-llama", corpus="invented")
 ARMS = Choices("none", "first", "last")
@@ -139,7 +140,7 @@ def test_plain_optuna_opens_the_storage_and_sees_the_parameters(storage: str) ->
 def test_an_unknown_study_is_refused_with_those_there_are(storage: str) -> None:
     Ledger(GRID, storage, IDENTITY)
     with pytest.raises(UsageError, match="no study 'gird': the storage holds grid"):
-        stored("gird", storage)
+        stored.read("gird", storage)
 
 
 @pytest.mark.parametrize("url", ["sqlite:////nowhere/optuna.db", "nonsense", "oracle://x/y"])
@@ -219,7 +220,7 @@ def test_law_7_pruning_compares_within_an_arm_by_tokens_seen(storage: str) -> No
         else:
             ledger.complete(ticket, level)
     assert sorted(pruned) == ["first", "last", "none"]
-    rows = stored("per-arm", storage).rows
+    rows = stored.read("per-arm", storage).rows
     assert {row.state for row in rows[12:]} == {"pruned"}
     assert {row.attrs["pruned"] for row in rows[12:]} == {"behind"}
     again = finish(Ledger(PRUNED, storage, IDENTITY))  # replicates of the best; none is retried

@@ -12,7 +12,7 @@ from forking import comparable, ended, fork
 from listening import TINY, Listener
 from mlflow import MlflowClient
 
-from pressft import status, sweep, training
+from pressft import status, sweep, teller
 from pressft.design import Choices, Study
 from pressft.results import Store, TrialResult
 from pressft.status import Stores
@@ -25,7 +25,7 @@ STUDY = Study("survivor", BASE, {"remove": Choices("last")})
 def _often() -> Iterator[None]:
     """Checkpoints at every step."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training, "CHECKPOINT_S", 0.0)
+        patch.setattr(teller, "CHECKPOINT_S", 0.0)
         yield
 
 

@@ -18,7 +18,8 @@ import pytest
 from listening import TINY, Listener
 from mlflow import MlflowClient
 
-from pressft import doctor, forecast, report, status, sweep, tables
+from pressft import doctor, forecast, report, status, sweep, tables, training
+from pressft.bench import prepare
 from pressft.cuts import Scan
 from pressft.design import Choices, Study
 from pressft.errors import DataError, RefusedError, UsageError
@@ -170,7 +171,7 @@ def test_status_shows_the_table_from_files_alone(root: Path, outcome: Outcome) -
 def test_a_failing_trial_does_not_end_the_study(
     fresh: Callable[[Path], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    train = sweep.trials.training.train
+    train = training.train
 
     def broken(model: object, data: object, spec: TrialSpec, *rest: object) -> object:
         if spec.rank == 2:
@@ -179,7 +180,7 @@ def test_a_failing_trial_does_not_end_the_study(
 
     root = fresh(tmp_path / "mlruns")
     study = dataclasses.replace(STUDY, name="faulty")
-    monkeypatch.setattr(sweep.trials.training, "train", broken)
+    monkeypatch.setattr(training, "train", broken)
     first = sweep.run(study, Listener(), Stores(root))
     assert (first.trained, first.failed) == (2, 2)
     monkeypatch.undo()
@@ -383,7 +384,7 @@ def test_law_9_a_trial_killed_between_its_notes_does_not_orphan_an_earlier_recor
 ) -> None:
     stores = Stores(fresh(tmp_path / "mlruns"))
     study = Study("orphan", BASE, {})
-    bench = sweep.trials.prepare(BASE, Store(stores.root), lambda *_: None)
+    bench = prepare(BASE, Store(stores.root), lambda *_: None)
     identity = {"weights": bench.base.identity, "corpus": bench.fingerprint}
     for notes in ({"cell": bench.cell(BASE), "record": "first"}, {"cell": bench.cell(BASE)}):
         ledger = Ledger(study, stores.storage, identity)

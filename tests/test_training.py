@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from pressft import adapters, surgery, training
+from pressft import adapters, surgery, teller, training
 from pressft.blocks import Blocks
 from pressft.errors import UsageError
 from pressft.models import Base
@@ -59,7 +59,7 @@ def test_validation_does_not_depend_on_how_often_the_loss_is_logged(
     load: Load, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     often = train(load("tiny-llama"), SPEC, blocks(SPEC))
-    monkeypatch.setattr(training, "N_LOGGED", 2)  # every fourth of eight steps
+    monkeypatch.setattr(teller, "N_LOGGED", 2)  # every fourth of eight steps
     seldom = train(load("tiny-llama"), SPEC, blocks(SPEC))
     for points in (often, seldom):
         assert [at // 64 for at, m in points if "eval/loss" in m] == [1, 3, 4, 6, 8]
@@ -101,7 +101,7 @@ def test_where_memory_is_short_a_pass_takes_fewer_blocks_of_the_same_batch(
 
     said: list[str] = []
     losses: dict[int, float] = {}
-    safety = training.Safety(tmp_path, Stopping(), said.append)
+    safety = teller.Safety(tmp_path, Stopping(), said.append)
     hook = base.model.get_decoder().register_forward_pre_hook(short, with_kwargs=True)
     with adapters.attached(base.model, spec.rank, spec.seed) as model:
         done = training.train(
@@ -125,7 +125,7 @@ def test_an_error_that_is_not_about_memory_is_not_tried_again(load: Load, tmp_pa
     def broken(*_: object) -> None:
         raise RuntimeError("shapes do not fit")
 
-    safety = training.Safety(tmp_path, Stopping(), lambda _: None)
+    safety = teller.Safety(tmp_path, Stopping(), lambda _: None)
     with adapters.attached(base.model, SPEC.rank, SPEC.seed) as model:
         hook = base.model.get_decoder().register_forward_pre_hook(broken)
         with pytest.raises(RuntimeError, match="shapes do not fit"):
@@ -151,7 +151,7 @@ def test_a_diverged_loss_ends_the_training_with_its_reason(load: Load) -> None:
         for parameter in model.parameters():
             if parameter.requires_grad:
                 nn.init.constant_(parameter, math.nan)
-        with pytest.raises(training.DivergedError, match="loss nan after 64 tokens"):
+        with pytest.raises(teller.DivergedError, match="loss nan after 64 tokens"):
             training.train(model, blocks(SPEC), SPEC, lambda: Score(1, 1, 1), lambda *_: None)
 
 

@@ -11,11 +11,11 @@ from states import fingerprint
 from transformers import AutoModelForCausalLM
 
 from pressft import adapters, blocks, invented, scoring, surgery, trial
+from pressft.bench import N_SAMPLES, Bench, prepare, training_data
 from pressft.errors import DataError, RefusedError
 from pressft.models import Base
 from pressft.results import Store, TrialResult
 from pressft.scores import total
-from pressft.trial import Bench
 
 
 def nobody(*_: object) -> None:
@@ -24,7 +24,7 @@ def nobody(*_: object) -> None:
 
 @pytest.fixture(scope="module")
 def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
-    return trial.prepare(SPEC, Store(tmp_path_factory.mktemp("mlruns")), nobody)
+    return prepare(SPEC, Store(tmp_path_factory.mktemp("mlruns")), nobody)
 
 
 @pytest.fixture(scope="module")
@@ -46,9 +46,9 @@ def test_law_7_all_arms_and_ranks_train_on_the_same_tokens(
     assert len({result.data for result in results.values()}) == 1
     assert {result.tokens for result in results.values()} == {2048}
     wider = dataclasses.replace(SPEC, rank=16, learning_rate=1e-4)
-    assert trial.training_data(bench, wider).digest == results["none"].data
+    assert training_data(bench, wider).digest == results["none"].data
     other = dataclasses.replace(SPEC, seed=1)
-    assert trial.training_data(bench, other).digest != results["none"].data
+    assert training_data(bench, other).digest != results["none"].data
 
 
 def test_law_8_a_result_reads_back_as_it_was(bench: Bench, results: dict[str, TrialResult]) -> None:
@@ -98,7 +98,7 @@ def test_training_on_text_makes_the_text_likelier(
     for arm, result in results.items():
         before = total(trial.untrained(bench, dataclasses.replace(SPEC, remove=arm), nobody).test)
         assert result.test_score.perplexity < before.perplexity
-        assert len(result.samples) == trial.N_SAMPLES
+        assert len(result.samples) == N_SAMPLES
 
 
 def test_law_3_a_cut_base_saved_by_us_is_a_plain_model(
@@ -114,7 +114,7 @@ def test_law_3_a_cut_base_saved_by_us_is_a_plain_model(
 def test_a_corpus_too_small_for_a_block_is_refused(tmp_path: Path) -> None:
     spec = dataclasses.replace(SPEC, block=10**6, tokens=1)
     with pytest.raises(DataError, match="less than one block of 1000000: crawl more text"):
-        trial.prepare(spec, Store(tmp_path), nobody)
+        prepare(spec, Store(tmp_path), nobody)
 
 
 def test_the_validation_subset_is_a_fixed_beginning(bench: Bench) -> None:
@@ -139,7 +139,7 @@ def mixed(tmp_path_factory: pytest.TempPathFactory) -> Bench:
     lines = [f"Note {i} of the harbour: {i * i} boats lay still while snow fell" for i in range(60)]
     (folder / "general.txt").write_text("\n\n".join(lines))
     spec = dataclasses.replace(SPEC, general=str(folder / "general.txt"), mix=0.25)
-    return trial.prepare(spec, Store(folder / "mlruns"), nobody)
+    return prepare(spec, Store(folder / "mlruns"), nobody)
 
 
 def test_general_text_is_scored_before_and_after(mixed: Bench) -> None:
@@ -161,7 +161,7 @@ def test_general_text_is_scored_before_and_after(mixed: Bench) -> None:
 def test_a_mix_takes_its_share_of_the_budget_from_general_text(mixed: Bench) -> None:
     spec = dataclasses.replace(SPEC, general="named")
     blended = dataclasses.replace(spec, mix=0.25)
-    own, both = trial.training_data(mixed, spec), trial.training_data(mixed, blended)
+    own, both = training_data(mixed, spec), training_data(mixed, blended)
     assert len(own.rows) == len(both.rows) == spec.steps * spec.batch == 32
     assert mixed.general is not None
     other = blocks.pack(mixed.general.train, spec.block, mixed.separators).tolist()
@@ -169,7 +169,7 @@ def test_a_mix_takes_its_share_of_the_budget_from_general_text(mixed: Bench) -> 
     assert general.sum() == 8
     assert 0 < general[:16].sum() < 8  # spread, not in one piece
     assert torch.equal(both.rows[~general], own.rows[:24])  # the others as they would come
-    assert trial.training_data(mixed, blended).digest == both.digest
+    assert training_data(mixed, blended).digest == both.digest
     assert mixed.cell(spec) != mixed.cell(blended)
 
 
