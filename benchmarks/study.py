@@ -12,9 +12,9 @@ the best, and how good is it? They are processes of their own, in turn, timed fr
 - `script`: the same in a loop, without Optuna.
 
 Theirs train until they have seen as many tokens of text (padding not counted) as ours, in batches
-of about as many tokens, so that both make as many steps. The
-decision is the best cut by what each contender itself minimises; to compare how good it is, the
-models of all trials are scored in our way, beside the clock.
+of about as many tokens, so that both make as many steps. The decision is the best cut by what each
+contender itself minimises on validation text; how good it is, is told by the test split, which
+nobody chose by, scored in our way: theirs beside the clock.
 
     python benchmarks/study.py --model smollm2-135m --corpus wikipedia --tokens 16384 --batch 4 \
         --block 256 --rates 4 --against search
@@ -69,7 +69,7 @@ CONTENDERS = ("pressft", "search", "script")
 @dataclass
 class Told:
     """What a contender did: seconds in training and scoring, tokens of text trained on, positions
-    computed for them; its loss of each cell, and ours, in nats a token."""
+    computed for them; its own loss of each cell, and ours of the test split, in nats a token."""
 
     work_s: float
     tokens: int
@@ -140,7 +140,8 @@ def report(found: dict[str, list[tuple[float, Told]]], n_cells: int) -> None:
         print(
             f"{name}: {n_cells} cells in {seconds:.0f} s, ratio {seconds / ours_s:.2f}; outside "
             f"training and scoring {outside:.0f} s; {told.tokens:,} tokens of text trained on in "
-            f"{told.positions:,} positions; best cut {told.best}, loss {own:.4f} ({apart:+.2%})"
+            f"{told.positions:,} positions; best cut {told.best}, "
+            f"test loss {own:.4f} ({apart:+.2%})"
         )
 
 
@@ -158,12 +159,14 @@ def ours(spec: TrialSpec, rates: tuple[float, ...], *, pruning: Pruning) -> Told
             sweep.run(study, Silent(), stores)
         rows = status.find(study.name, stores).rows
     tokens = sum(r.tokens if r.state == "pruned" else spec.trained_tokens for r in rows)
-    losses = {
-        cell(row.arm, float(row.params["learning_rate"])): row.value
+    done = {
+        cell(row.arm, float(row.params["learning_rate"])): row
         for row in rows
-        if row.state == "complete" and row.value is not None
+        if row.state == "complete"
     }
-    return Told(watch.seconds, tokens, tokens, losses, losses)
+    own = {name: row.value or math.inf for name, row in done.items()}
+    tested = {name: math.log(row.attrs["test_perplexity"]) for name, row in done.items()}
+    return Told(watch.seconds, tokens, tokens, own, tested)
 
 
 def cell(arm: str, rate: float) -> str:
@@ -207,10 +210,7 @@ class Peer:
             Padded([article.text for article in part], self.tokenizer, spec.block)
             for part in (splits.train, splits.validation)
         )
-        self.documents = blocks.up_to(
-            blocks.tokenize([a.text for a in splits.validation], self.tokenizer),
-            spec.validation_tokens,
-        )
+        self.test = blocks.tokenize([a.text for a in splits.test], self.tokenizer)
         self.told = Told(0.0, 0, 0, {}, {})
 
     def model(self, arm: str) -> nn.Module:
@@ -273,11 +273,11 @@ class Peer:
         return trainer
 
     def note(self, name: str, loss: float, model: nn.Module) -> None:
-        """Its loss of a cell, and ours, beside the clock."""
+        """Its loss of a cell, and ours of the test split, beside the clock."""
         self.told.own[name] = loss
         began = time.perf_counter()
         before = blocks.separators(self.tokenizer).before
-        scored = scoring.score(model, self.documents, before, self.spec.window)
+        scored = scoring.score(model, self.test, before, self.spec.window)
         self.told.ours[name] = total(scored).loss
         self.told.beside_s += time.perf_counter() - began
 

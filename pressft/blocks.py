@@ -90,25 +90,43 @@ def up_to(documents: Sequence[Document], tokens: int) -> tuple[Document, ...]:
 
 
 def pack(documents: Sequence[Document], length: int, between: Separators) -> Tensor:
-    """Documents, each with its separators, cut into full rows: (N, length) int32; the tail is
-    dropped.
+    """Documents as full rows, (N, length) int32, that begin as scoring does: with a document,
+    `between.before` in front of it.
+
+    Others follow, each with its separators, and the last one is cut off; the ends cut off, joined,
+    are the last rows. No text is there twice, and none is lost but a tail shorter than a row.
 
     Raises:
         DataError: fewer than `length` tokens in all.
     """
-    n_around = 2 if between.begins else 1
-    stream = np.empty(sum(len(document.ids) + n_around for document in documents), np.int32)
+    stream = np.empty(sum(len(document.ids) + 3 for document in documents), np.int32)
     at = 0
+
+    def put(*tokens: Sequence[int]) -> None:
+        nonlocal at
+        for part in tokens:
+            stream[at : at + len(part)] = part
+            at += len(part)
+
+    before, end = [between.before], [between.end]
+    ends = []  # of documents that a row has cut off, from where
     for document in documents:
         if between.begins:
-            stream[at] = between.before
-        at += n_around + len(document.ids)
-        stream[at - 1 - len(document.ids) : at - 1] = document.ids
-        stream[at - 1] = between.end
-    rows = len(stream) // length
+            put(before)
+        if at % length == 0:
+            put(before)
+        room = length - at % length
+        if len(document.ids) < room:
+            put(document.ids, end)
+        else:
+            put(document.ids[:room])
+            ends.append((document, room))
+    for document, seen in ends:
+        put(document.ids[seen:], end)
+    rows = at // length
     if not rows:
         raise DataError(
-            f"{len(documents)} training documents hold {len(stream)} tokens, less than one block "
+            f"{len(documents)} training documents hold {at} tokens, less than one block "
             f"of {length}: crawl more text or choose a smaller block"
         )
     return torch.from_numpy(stream[: rows * length]).view(rows, length)

@@ -1,5 +1,7 @@
 """Packing keeps every token in order; the order of blocks is drawn alike for all arms."""
 
+from collections import Counter
+
 import pytest
 import torch
 from hypothesis import given
@@ -12,22 +14,41 @@ from pressft.errors import DataError
 documents = st.lists(st.lists(st.integers(0, 99), min_size=1, max_size=30), min_size=1, max_size=9)
 
 
-@given(documents, st.integers(2, 16))
-def test_packing_is_the_joined_text_without_its_tail(texts: list[list[int]], length: int) -> None:
-    stream = [token for text in texts for token in [*text, 100]]
+@given(documents, st.integers(2, 16), st.booleans())
+def test_rows_begin_as_scoring_does_and_hold_every_text_once(
+    texts: list[list[int]], length: int, begins: bool
+) -> None:
+    between = Separators(101 if begins else 100, 100)
     made = tuple(Document(tuple(text), 1, 1) for text in texts)
-    if len(stream) < length:
-        with pytest.raises(DataError, match=f"{len(stream)} tokens, less than one block"):
-            blocks.pack(made, length, Separators(100, 100))
-        return
-    rows = blocks.pack(made, length, Separators(100, 100))
-    assert rows.shape == (len(stream) // length, length)
-    assert rows.flatten().tolist() == stream[: rows.numel()]
+    n_least = len(made) + sum(map(len, texts)) + 1  # a token each between them, one in front
+    if n_least < length:
+        made = (*made, Document((0,) * length, 1, 1))
+    rows = blocks.pack(made, length, between).tolist()
+    told = Counter(token for row in rows for token in row if token < 100)
+    whole = Counter(token for document in made for token in document.ids)
+    assert told <= whole
+    assert whole.total() - told.total() < length  # the tail, at most
+    starts = {(between.before, *document.ids)[:length] for document in made}
+    begun = [tuple(row) for row in rows if row[0] == 101]
+    assert bool(begun) == begins
+    assert all(any(row[: len(start)] == start for start in starts) for row in begun)
+
+
+def test_the_ends_that_rows_cut_off_are_the_last_rows() -> None:
+    made = [Document(ids, 1, 1) for ids in ((1, 2, 3, 4, 5), (6,), (7, 8, 9), (10, 11))]
+    rows = blocks.pack(made, 4, Separators(100, 100)).tolist()
+    assert rows == [[100, 1, 2, 3], [100, 6, 100, 7], [100, 10, 11, 100], [4, 5, 100, 8]]
 
 
 def test_a_token_that_the_model_wants_in_front_is_put_in_front() -> None:
-    rows = blocks.pack([Document((5, 6), 2, 1), Document((7,), 1, 1)], 7, Separators(1, 2))
-    assert rows.tolist() == [[1, 5, 6, 2, 1, 7, 2]]
+    made = [Document((5, 6), 2, 1), Document((7,), 1, 1), Document((8,), 1, 1)]
+    assert blocks.pack(made, 7, Separators(1, 2)).tolist() == [[1, 5, 6, 2, 1, 7, 2]]
+    assert blocks.pack(made, 5, Separators(1, 2)).tolist() == [[1, 5, 6, 2, 1], [1, 7, 2, 1, 8]]
+
+
+def test_too_little_text_for_a_row_is_refused() -> None:
+    with pytest.raises(DataError, match="1 training documents hold 4 tokens, less than one block"):
+        blocks.pack([Document((5, 6), 2, 1)], 7, Separators(1, 1))
 
 
 def test_separators_are_read_off_the_tokenizer() -> None:
