@@ -308,7 +308,7 @@ def test_a_study_of_the_best_of_a_scan_reads_and_foretells(
         assert arm.reading is not None
         assert arm.trained is not None
         assert arm.trained.reading is not None
-        assert arm.trained.reading.greedy != arm.reading.greedy
+        assert arm.trained.reading.answers != arm.reading.answers
         assert arm.trained.forgetting is not None
     client = MlflowClient(f"sqlite:///{stores.root / 'mlflow.db'}")
     experiment = client.get_experiment_by_name("scanned")
