@@ -13,16 +13,7 @@ from typing import Protocol
 
 import filelock
 
-from pressft import (
-    arms,
-    compare,
-    disk,
-    material,
-    models,
-    runs,
-    status,
-    survey,
-)
+from pressft import arms, compare, disk, material, models, runs, status, survey
 from pressft.arms import Finding
 from pressft.attempts import Attempts
 from pressft.bench import Bench, prepare
