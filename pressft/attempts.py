@@ -106,17 +106,16 @@ class Attempts:
         return trials.run_trial(self.bench, spec, on_point, advance, safety)
 
     def start(self, ticket: Ticket, cell: str) -> Record:
-        """The trial's record: that of a trial of the same cell that was cut short, or a new one."""
+        """The trial's record: its own where it has rested, that of a trial of the same cell that
+        was cut short, or a new one."""
         spec, corpus, study = ticket.spec, self.bench.text.corpus, self.ledger.design.name
         cut = self.untrained(spec.remove)  # a worker learns of an arm by its first trial
         name = f"{study}-{ticket.number:05d}-{uuid.uuid4().hex[:8]}"
         for row in reversed(self.ledger.rows()):
-            cut_short = "died_in" in row.attrs or row.attrs.get("interrupted")
-            ours = row.attrs.get("cell") == cell and "record" in row.attrs  # one may die between
-            if row.number == ticket.number and "record" in row.attrs:  # it has rested
-                name = str(row.attrs["record"])
-                break
-            if row.state == "fail" and ours and cut_short:
+            rested = row.number == ticket.number
+            died = "died_in" in row.attrs or row.attrs.get("interrupted")
+            cut_short = row.state == "fail" and died and row.attrs.get("cell") == cell
+            if (rested or cut_short) and "record" in row.attrs:  # one may die before it has one
                 name = str(row.attrs["record"])
                 break
         key = trials.untrained_key(self.bench, spec)
@@ -171,7 +170,7 @@ class Attempts:
         if not resumable:
             self.drop_checkpoints(self.bench.cell(ticket.spec))
 
-    def ended(self, row: Row) -> None:
+    def end_at_rest(self, row: Row) -> None:
         """The run of a trial that was ended while it rested; its files are dropped."""
         name, why = str(row.attrs["record"]), str(row.attrs["pruned"])
         self.display.killed(name, pruned=why)

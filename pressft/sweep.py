@@ -227,7 +227,7 @@ class _Sweep:
         while time.time() < until:
             ticket = self.ledger.take()
             for row in self.ledger.behind():
-                self.attempts.ended(row)
+                self.attempts.end_at_rest(row)
             if ticket:
                 self.attempts.one(ticket, stopping)
             elif self.ledger.busy():
