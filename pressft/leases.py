@@ -20,7 +20,10 @@ def is_gone(worker: str, alive: float, heard_since: float = 0.0) -> bool:
     machine, _, pid = worker.rpartition(":")
     if machine == socket.gethostname():
         try:
-            return psutil.Process(int(pid)).create_time() > alive  # another one has its number now
+            process = psutil.Process(int(pid))
+            if process.status() == psutil.STATUS_ZOMBIE:  # killed, and nobody has asked for it yet
+                return True
+            return process.create_time() > alive  # another one has its number now
         except psutil.NoSuchProcess:
             return True
     return time.time() - max(alive, heard_since) > LEASE_S
