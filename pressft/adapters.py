@@ -112,7 +112,7 @@ def load(model: PreTrainedModel, removal: Removal, identity: str, folder: Path) 
             f"{_named(*ours)}"
         )
     with _by_old_name():
-        return PeftModel.from_pretrained(model, str(folder))
+        return PeftModel.from_pretrained(model, str(folder), torch_device=str(model.device))
 
 
 def _named(identity: str, parts: Sequence[Part], scales: Sequence[float]) -> str:

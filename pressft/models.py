@@ -124,6 +124,7 @@ def load(
     if on_gpu:
         options["device_map"] = {"": torch.cuda.current_device()}
     if quantization == "nf4":
+        options.setdefault("device_map", {"": "cpu"})  # or it goes to a GPU, wherever there is one
         options["quantization_config"] = BitsAndBytesConfig(
             load_in_4bit=True,
             bnb_4bit_quant_type="nf4",

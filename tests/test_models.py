@@ -55,6 +55,12 @@ def test_nf4_rounds_the_linear_layers_and_nothing_else(family: str, load: Load) 
     assert changed == linear - {"lm_head.weight"}
 
 
+def test_a_base_asked_for_on_the_cpu_leaves_a_gpu_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)  # transformers would go there
+    base = models.load("tiny-llama", "nf4", quiet, on_cpu=True)
+    assert {p.device.type for p in base.model.parameters()} == {"cpu"}
+
+
 def test_nothing_in_a_base_is_trainable(load: Load) -> None:
     model = load("tiny-qwen3").model
     assert not any(p.requires_grad for p in model.parameters())
