@@ -29,8 +29,10 @@ from pressft import surgery
 from pressft.blocks import Document
 from pressft.cuts import Cut
 from pressft.scores import Score
-from pressft.scoring import BATCH_TOKENS, Window, windows
+from pressft.scoring import Window, windows
 from pressft.spec import HALVES, Part
+
+STACK_TOKENS = {"cpu": 1024, "cuda": 4096}  # of states a pass, all of whose logits are made
 
 
 @dataclass(slots=True)
@@ -197,10 +199,10 @@ def _head(model: PreTrainedModel, stack: list[Tensor], window: Window) -> list[f
 
 
 def _chunks(stack: list[Tensor]) -> list[list[Tensor]]:
-    """The stack in groups of about BATCH_TOKENS."""
+    """The stack in groups of about STACK_TOKENS."""
     if not stack:
         return []
-    size = max(1, BATCH_TOKENS // stack[0].shape[1])
+    size = max(1, STACK_TOKENS[stack[0].device.type] // stack[0].shape[1])
     return [stack[i : i + size] for i in range(0, len(stack), size)]
 
 

@@ -18,7 +18,7 @@ from pressft.blocks import Document, Separators
 from pressft.scores import Score
 
 BATCH_ROWS = 16  # texts continued at a time: a few cost little more than one
-BATCH_TOKENS = 1024  # padded tokens a forward pass: more is no faster on a CPU, and logits are big
+BATCH_TOKENS = {"cpu": 1024, "cuda": 16384}  # padded tokens a forward pass: more is no faster
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,12 +36,13 @@ def score(
     before: int,
     window: int,
     *,
-    batch_tokens: int = BATCH_TOKENS,
+    batch_tokens: int = 0,
     on_tokens: Callable[[int], None] = lambda _: None,
 ) -> tuple[Score, ...]:
     """Score of each document, in order; `on_tokens` hears of tokens done.
 
-    `before` is the id read in front of every document, `window` the context in tokens.
+    `before` is the id read in front of every document, `window` the context in tokens; a pass takes
+    `batch_tokens` with padding, as many as the device takes well unless that is said.
     """
     rows = windows(documents, before, window)
     summed = nats(model, rows, len(documents), batch_tokens=batch_tokens, on_tokens=on_tokens)
@@ -56,11 +57,12 @@ def nats(
     rows: Iterable[Window],
     n_documents: int,
     *,
-    batch_tokens: int = BATCH_TOKENS,
+    batch_tokens: int = 0,
     on_tokens: Callable[[int], None] = lambda _: None,
 ) -> list[float]:
     """Summed loss of the counted predictions of each document's windows."""
     found = [0.0] * n_documents
+    batch_tokens = batch_tokens or BATCH_TOKENS[next(model.parameters()).device.type]
     with _evaluating(model):
         for batch in _batches(rows, batch_tokens):
             for row, value in zip(batch, _nats(model, batch), strict=True):
