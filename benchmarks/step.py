@@ -12,11 +12,13 @@ product is measured. Limit: that rate over the operations of a trained token, wh
 - causal attention, (tokens + 1) / 2 keys on average: 4 for every element of a query and key
   forward (scores and values), and 2.5 times as many backward, where the scores are made again.
 
-On CUDA the base is in bfloat16 and steps run under autocast, as in training; nothing is unpacked or
-fused there, so the levers are the blocks a pass alone.
+On CUDA the base is in bfloat16 and steps run under autocast, as in training; a turn is many steps,
+all blocks fit one pass, and the last lever is to play passes from a recording (made before the
+turn: a training makes one).
 
 Norms, rotations, activations and the softmax over the vocabulary are left out: a part of what is
-lost. Peak memory is that of a process of its own that makes one step, over what it held before.
+lost. Peak memory is that of a process of its own that makes one step, over what it held before; on
+CUDA what the steps add to what is allocated.
 """
 
 import argparse
@@ -25,47 +27,52 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from pressft import adapters, heads, models
+from pressft import adapters, graphs, heads, models, norms
 from pressft.training import MICRO_TOKENS
 
 BATCH, BLOCK, RANK = 8, 256, 8
 GPU = torch.cuda.is_available()
 SIDE = 8192 if GPU else 2048  # of the matrices that the machine's rate is measured on
+STEPS = 10 if GPU else 1  # a turn
 
 
 @dataclass(frozen=True)
 class Variant:
     """What a step is made of: base unpacked once, layers fused, loss without logits, blocks a
-    pass."""
+    pass, norms fused, passes played from a recording."""
 
     unpack: bool = True
     fused: bool = False
     head: bool = False
     micro: int = BATCH
+    norms: bool = False
+    recorded: bool = False
 
 
 OURS = min(BATCH, MICRO_TOKENS["cuda" if GPU else "cpu"] // BLOCK)
 DEVICE = torch.cuda.get_device_name() if GPU else f"{torch.get_num_threads()} threads"
-VARIANTS = {"PEFT over bitsandbytes, one pass": Variant(unpack=False)} | (
-    {"and fewer blocks a pass (ours)": Variant(unpack=False, micro=OURS)}
-    if GPU
-    else {
-        "base unpacked once": Variant(),
-        "and fewer blocks a pass": Variant(micro=OURS),
-        "and layer and update in one operation": Variant(fused=True, micro=OURS),
-        "and no logits of a batch (ours)": Variant(fused=True, head=True, micro=OURS),
-    }
-)
+VARIANTS = {
+    "PEFT over bitsandbytes, one pass": Variant(unpack=False),
+    "base unpacked once": Variant(),
+    "and fewer blocks a pass": Variant(micro=OURS),
+    "and layer and update in one operation": Variant(fused=True, micro=OURS),
+    "and no logits of a batch": Variant(fused=True, head=True, micro=OURS),
+}
+if GPU:
+    del VARIANTS["and fewer blocks a pass"]
+    last = Variant(fused=True, head=True, norms=True)
+    VARIANTS["and norms as one operation"] = last
+    VARIANTS["and played from a recording"] = replace(last, recorded=True)
+*_, LAST = VARIANTS
 
 
 def main() -> None:
@@ -78,8 +85,9 @@ def main() -> None:
     if options.memory:
         print(json.dumps(peak(options.model, VARIANTS[options.memory])))
         return
-    memory = {name: held(options.model, name) for name in VARIANTS}
-    times, rates, operations = timed(options.model, options.rounds)
+    times, rates, memory, operations = timed(options.model, options.rounds)
+    if not GPU:
+        memory = {name: held(options.model, name) for name in VARIANTS}
     all_rates = sorted(rate for turns in rates.values() for rate in turns)
     low, rate, high = (x / 1e9 for x in (all_rates[0], statistics.median(all_rates), all_rates[-1]))
     print(
@@ -94,33 +102,45 @@ def main() -> None:
         near = zip(taken, rates[name], strict=True)
         share = statistics.median(tokens * operations / seconds / rate for seconds, rate in near)
         gain = statistics.median(a / b for a, b in zip(times[first], taken, strict=True))
+        mark = " (ours)" if name == LAST else ""
         print(
-            f"{name}: {tokens / statistics.median(taken):,.0f} tokens/s, ratio {gain:.2f}, "
+            f"{name}{mark}: {tokens / statistics.median(taken):,.0f} tokens/s, ratio {gain:.2f}, "
             f"{share:.0%} of the limit; peak {memory[name] / 1e9:.2f} GB, "
             f"ratio {memory[name] / max(1, memory[first]):.2f}"
         )
 
 
-def timed(name: str, rounds: int) -> tuple[dict[str, list[float]], dict[str, list[float]], float]:
-    """Seconds of each variant's steps, the machine's rate beside each, operations a token."""
+Times = dict[str, list[float]]
+
+
+def timed(name: str, rounds: int) -> tuple[Times, Times, dict[str, int], float]:
+    """Of each variant seconds a step, the machine's rate beside each and, on CUDA, bytes that it
+    adds to what is held; operations a token."""
     loaded = {
         unpack: models.load(name, "nf4", quiet, unpack=unpack).model for unpack in (True, False)
     }
     rows = some_rows()
-    times: dict[str, list[float]] = {variant: [] for variant in VARIANTS}
-    rates: dict[str, list[float]] = {variant: [] for variant in VARIANTS}
+    times: Times = {variant: [] for variant in VARIANTS}
+    rates: Times = {variant: [] for variant in VARIANTS}
+    memory: dict[str, int] = {}
     for number in range(rounds + 1):  # the first one warms up
         for variant in list(VARIANTS)[:: 1 if number % 2 else -1]:
-            what = VARIANTS[variant]
-            with adapted(loaded[what.unpack], what) as model:
-                near = machine()
+            what, near = VARIANTS[variant], machine()
+            if GPU:
+                torch.cuda.empty_cache()
+                torch.cuda.reset_peak_memory_stats()
+                before = torch.cuda.memory_allocated()
+            with adapted(loaded[what.unpack], what) as step:
                 began = time.perf_counter()
-                step(model, rows, what)
+                for _ in range(STEPS):
+                    step(rows)
                 synchronize()
+                if GPU:
+                    memory[variant] = torch.cuda.max_memory_allocated() - before
                 if number:
-                    times[variant].append(time.perf_counter() - began)
+                    times[variant].append((time.perf_counter() - began) / STEPS)
                     rates[variant].append(near)
-    return times, rates, per_token(loaded[True])
+    return times, rates, memory, per_token(loaded[True])
 
 
 def quiet(*_: object) -> None:
@@ -128,13 +148,41 @@ def quiet(*_: object) -> None:
 
 
 @contextmanager
-def adapted(base: PreTrainedModel, what: Variant) -> Iterator[nn.Module]:
-    """The base with an adapter, run as the variant has it."""
+def adapted(base: PreTrainedModel, what: Variant) -> Iterator[Callable[[Tensor], None]]:
+    """A step, forward and backward of all rows, of the base with an adapter, run as the variant has
+    it."""
     with adapters.attached(base, RANK, 0) as model:
         for module in model.modules():
-            if hasattr(module, "lora_A") and not what.fused:
+            layer = hasattr(module, "lora_A") and not what.fused
+            if layer or hasattr(module, "variance_epsilon"):
                 vars(module).pop("forward", None)
-        yield model.train()
+        if what.norms:
+            norms.fuse(model)
+        head = heads.of(model) if what.head else None
+        recorded = None
+        model.train()
+
+        def loss_of(part: Tensor) -> Tensor:
+            share = len(part) / BATCH
+            with torch.autocast(
+                "cuda", torch.bfloat16, enabled=GPU, cache_enabled=not what.recorded
+            ):
+                if head:
+                    return head.loss_of(part) * (share / part[:, 1:].numel())
+                return model(input_ids=part, labels=part).loss * share  # type: ignore[no-any-return]
+
+        def step(rows: Tensor) -> None:
+            for part in torch.split(rows, what.micro):
+                if recorded:
+                    recorded(part)
+                else:
+                    torch.autograd.backward(loss_of(part))
+            model.zero_grad()
+
+        if what.recorded:
+            trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+            recorded = graphs.Recorded(loss_of, trained, [some_rows()[: what.micro]])
+        yield step
 
 
 def some_rows() -> Tensor:
@@ -147,19 +195,6 @@ def synchronize() -> None:
     """Wait for the GPU, where there is one."""
     if GPU:
         torch.cuda.synchronize()
-
-
-def step(model: Any, rows: Tensor, what: Variant) -> None:  # noqa: ANN401
-    """Forward and backward of all rows."""
-    head = heads.of(model) if what.head else None
-    for part in torch.split(rows, what.micro):
-        with torch.autocast("cuda", torch.bfloat16, enabled=GPU):
-            if head:
-                loss = head.loss_of(part) / rows[:, 1:].numel()
-            else:
-                loss = model(input_ids=part, labels=part).loss * len(part) / len(rows)
-        torch.autograd.backward(loss)
-    model.zero_grad()
 
 
 def machine() -> float:
@@ -196,16 +231,11 @@ def peak(name: str, what: Variant) -> int:
     """Bytes that one step adds to the peak of this process."""
     model = models.load(name, "nf4", quiet, unpack=what.unpack).model
     rows = some_rows()
-    with adapted(model, what) as ready:
-        step(ready, rows[:1, :8], replace(what, micro=1))
-        if GPU:
-            torch.cuda.reset_peak_memory_stats()
-            held = torch.cuda.memory_allocated()
-            step(ready, rows, what)
-            return torch.cuda.max_memory_allocated() - held
+    with adapted(model, what) as step:
+        step(rows[:1, :8])
         Path("/proc/self/clear_refs").write_text("5")  # forget the peak of loading
         before = resident("VmRSS")
-        step(ready, rows, what)
+        step(rows)
         return resident("VmHWM") - before
 
 

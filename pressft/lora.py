@@ -1,9 +1,9 @@
-"""A frozen linear layer and its low-rank update as one operation, for CPUs.
+"""A frozen linear layer and its low-rank update as one operation.
 
 PEFT computes `base(x) + B(A(x)) * scale` in five operations, each of which passes over the whole
 output, forward and backward. Here the update is added in place by the matrix product itself, and
 the gradient of B is taken in the order that is fast for thin matrices. The same arithmetic but for
-the order of additions; the weights stay PEFT's.
+the order of additions; the weights stay PEFT's, float32, and take part in the type of the layer.
 """
 
 from collections.abc import Callable
@@ -18,7 +18,7 @@ ADAPTER = "default"
 
 
 def fuse(wrapped: PeftModel) -> None:
-    """Let the plain layers of an adapter on a CPU run as one operation; others stay as they are."""
+    """Let the plain layers of an adapter run as one operation; others stay as they are."""
     for module in wrapped.modules():
         if isinstance(module, Linear) and _is_plain(module):
             module.forward = _forward(module)
@@ -29,8 +29,7 @@ def _is_plain(layer: Linear) -> bool:
     base = layer.get_base_layer()
     return (
         type(base) is nn.Linear
-        and base.weight.device.type == "cpu"
-        and base.weight.dtype == torch.float32
+        and base.weight.is_floating_point()
         and not base.weight.requires_grad
         and layer.active_adapters == [ADAPTER]
         and not layer.merged
@@ -63,7 +62,8 @@ class _Updated(torch.autograd.Function):
         base: nn.Linear,
         scale: float,
     ) -> Tensor:
-        rows = x.reshape(-1, x.shape[-1])
+        rows = x.reshape(-1, x.shape[-1]).to(base.weight.dtype)
+        a, b = a.to(rows.dtype), b.to(rows.dtype)
         low = rows @ a.t()
         y = nn.functional.linear(rows, base.weight, base.bias).addmm_(low, b.t(), alpha=scale)
         ctx.save_for_backward(rows, low, a, b)
@@ -78,4 +78,5 @@ class _Updated(torch.autograd.Function):
         dx = None
         if ctx.needs_input_grad[0]:
             dx = (dy @ ctx.base.weight).addmm_(dlow, a).view(ctx.shape)
-        return dx, dlow.t() @ rows, (low.t() @ dy).mul_(ctx.scale).t(), None, None
+        da, db = dlow.t() @ rows, (low.t() @ dy).mul_(ctx.scale).t()
+        return dx, da.float(), db.float(), None, None

@@ -26,13 +26,14 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from pressft import assets, tiny
+from pressft import assets, norms, tiny
 from pressft.assets import Progress
 from pressft.errors import DataError, MissingError, UsageError, meant
 
 HUB = {"qwen3-0.6b": "Qwen/Qwen3-0.6B", "qwen3-4b": "Qwen/Qwen3-4B"}
 ORIGINS = HUB | {"smollm2-135m": "HuggingFaceTB/SmolLM2-135M-Instruct"}  # for model cards
 PRESETS = (*HUB, "smollm2-135m", *tiny.FAMILIES)
+SPARE = 4  # times as much memory as a base takes unpacked is to be free, or it stays packed
 FILES = ["*.safetensors", "*.safetensors.index.json", "*.json", "*.txt", "*.jinja", "*.model"]
 
 transformers.utils.logging.disable_progress_bar()
@@ -109,7 +110,7 @@ def load(
     """A frozen base model, its linear layers rounded to NF4 with double quantisation (QLoRA,
     Dettmers et al. 2023, arXiv:2305.14314) unless `quantization` is `none`.
 
-    On a CPU with memory to spare the NF4 weights are unpacked once (`unpack`), by the arithmetic
+    Where there is memory to spare the NF4 weights are unpacked once (`unpack`), by the arithmetic
     that would otherwise run at every step: bit-equal numbers in less time. `on_cpu` leaves a GPU
     alone.
 
@@ -149,12 +150,14 @@ def load(
     model.generation_config = GenerationConfig.from_model_config(model.config)
     if quantization == "nf4":
         _settle(model, unpack=unpack)
+    if on_gpu:
+        norms.fuse(model)
     progress(f"loading {name}", 1, 1)
     return Base(name, _identity(path), model, tokenizer)
 
 
 def _settle(model: PreTrainedModel, *, unpack: bool) -> None:
-    """Make the 4-bit layers safe to evaluate and, on a CPU with memory, fast."""
+    """Make the 4-bit layers safe to evaluate and, where there is memory, fast."""
     import bitsandbytes as bnb
 
     layers = [
@@ -166,17 +169,14 @@ def _settle(model: PreTrainedModel, *, unpack: bool) -> None:
     for _, _, child in layers:
         # an eval forward would repack the weights in place, and training go wrong (bnb #2078)
         child.support_avx512bf16_for_cpu = False
-    unpacked_bytes = 4 * sum(child.in_features * child.out_features for _, _, child in layers)
-    if (
-        not unpack
-        or next(model.parameters()).device.type != "cpu"
-        or 4 * unpacked_bytes > psutil.virtual_memory().available
-    ):
+    n_weights = sum(child.in_features * child.out_features for _, _, child in layers)
+    if not unpack or SPARE * n_weights * model.dtype.itemsize > _free(model.device):
         return
     for parent, name, child in layers:
         weight = bnb.functional.dequantize_4bit(child.weight.data, child.weight.quant_state)
-        linear = nn.Linear(child.in_features, child.out_features, bias=child.bias is not None)
-        linear.weight = nn.Parameter(weight.to(torch.float32), requires_grad=False)
+        size = child.in_features, child.out_features
+        linear = nn.Linear(*size, bias=child.bias is not None, device="meta")
+        linear.weight = nn.Parameter(weight.to(model.dtype), requires_grad=False)
         if child.bias is not None:
             linear.bias = child.bias
         setattr(parent, name, linear.eval())
@@ -184,6 +184,13 @@ def _settle(model: PreTrainedModel, *, unpack: bool) -> None:
     del model.config.quantization_config
     model.is_loaded_in_4bit = model.is_quantized = False
     model.hf_quantizer = None
+
+
+def _free(device: torch.device) -> int:
+    """Bytes of memory that nobody uses, of the machine or of its GPU."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    return int(psutil.virtual_memory().available)
 
 
 def _made(name: str, make: Callable[[Path], None]) -> Path:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from pressft import checkpoints
@@ -121,6 +122,8 @@ class Teller(TrainerCallback):
         **__: Any,  # noqa: ANN401
     ) -> None:
         """Say whether to save, and whether to end here."""
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()  # what was launched is not done
         self.seconds += time.perf_counter() - self.started
         if not self.safety or state.global_step == state.max_steps:
             return

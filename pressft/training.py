@@ -4,11 +4,15 @@ What the numbers are for (tracking, progress, pruning) is left to the caller.
 """
 
 import math
+import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
+
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # or its products are not repeatable
 
 import torch
 from peft import PeftModel
@@ -16,7 +20,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset, SequentialSampler
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
-from pressft import heads
+from pressft import graphs, heads
 from pressft.blocks import Blocks
 from pressft.errors import UsageError
 from pressft.scores import Score
@@ -94,7 +98,7 @@ def _train(model: PeftModel, data: Blocks, spec: TrialSpec, teller: Teller, micr
     with tempfile.TemporaryDirectory() as unused:
         folder = teller.work() or Path(unused)
         trainer = _InOrder(
-            head=None if torch.cuda.is_available() else heads.of(model),  # autocast is not tried
+            head=heads.of(model),
             model=model,
             args=_arguments(spec, folder, micro),
             train_dataset=_Ordered(data),
@@ -103,14 +107,28 @@ def _train(model: PeftModel, data: Blocks, spec: TrialSpec, teller: Teller, micr
         trainer.pop_callback(_printer(trainer))
         checkpoint = teller.resume()
         try:
-            with teller.patience():
+            with teller.patience(), _repeatable():
                 if not teller.rests():
                     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         finally:
             model.config.use_cache = caches  # Trainer switches it off for good
+            trainer.recorded = None  # or its memory is held until garbage is collected
         if teller.rests():
             raise Rested
     return Training(spec.trained_tokens, teller.seconds, teller.validation, micro)
+
+
+@contextmanager
+def _repeatable() -> Iterator[None]:
+    """Let CUDA add in the same order every time; the gradient of attention is not, else."""
+    also: Any = torch.utils.deterministic
+    filled, also.fill_uninitialized_memory = also.fill_uninitialized_memory, False  # for nobody
+    torch.use_deterministic_algorithms(torch.cuda.is_available())
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(False)
+        also.fill_uninitialized_memory = filled
 
 
 def blocks_a_pass(spec: TrialSpec) -> int:
@@ -127,7 +145,7 @@ def _out_of_memory(error: Exception) -> bool:
 def _arguments(spec: TrialSpec, folder: Path, micro: int) -> TrainingArguments:
     gpu = torch.cuda.is_available()
     fused = gpu and spec.optimizer == "adamw"
-    return TrainingArguments(
+    arguments = TrainingArguments(
         output_dir=str(folder),
         max_steps=spec.steps,
         per_device_train_batch_size=micro,
@@ -149,6 +167,8 @@ def _arguments(spec: TrialSpec, folder: Path, micro: int) -> TrainingArguments:
         report_to="none",
         disable_tqdm=True,
     )
+    arguments._n_gpu = min(1, arguments.n_gpu)  # of several it would use all, for larger batches
+    return arguments
 
 
 def _printer(trainer: Trainer) -> TrainerCallback:
@@ -173,14 +193,41 @@ class _Ordered(Dataset[dict[str, Tensor]]):
 
 
 class _InOrder(Trainer):
-    """A Trainer that takes its data as given: the order was drawn before, alike for all arms."""
+    """A Trainer that takes its data as given: the order was drawn before, alike for all arms.
+
+    Its loss is the model's own, made without logits where there is a head (see `heads`), and on
+    CUDA its passes are played from a recording (see `graphs`)."""
 
     def __init__(self, *, head: heads.Head | None, **options: Any) -> None:  # noqa: ANN401
         super().__init__(**options)
         self._head = head
+        self.recorded: graphs.Recorded | None = None
+        passes = self.args.max_steps * self.args.gradient_accumulation_steps
+        self._to_record = bool(head) and graphs.pays(passes)
 
     def _get_train_sampler(self, *_: Any) -> SequentialSampler:  # noqa: ANN401
         return SequentialSampler(self.train_dataset)
+
+    def training_step(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Tensor],
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Tensor:
+        """Loss of a pass, whose gradients are added to those of the step."""
+        given: Any = self._prepare_inputs(inputs)["input_ids"], num_items_in_batch
+        if self._to_record:
+            self._to_record = False
+            adapted = [p for p in model.train().parameters() if p.requires_grad]
+            try:
+                self.recorded = graphs.Recorded(self._mean, adapted, given)
+            except RuntimeError as error:  # a model that waits for its own numbers, say
+                if _out_of_memory(error):
+                    raise
+        if self.recorded:
+            return self.recorded(*given)
+        loss: Tensor = super().training_step(model, inputs, num_items_in_batch)
+        return loss
 
     def compute_loss(
         self,
@@ -189,7 +236,13 @@ class _InOrder(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:  # noqa: ANN401
-        """The model's own loss, without its logits where there is a head; see `heads`."""
+        """Loss of a pass as its share of the step's."""
         if self._head is None or num_items_in_batch is None:
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-        return self._head.loss_of(inputs["input_ids"]) / num_items_in_batch
+        return self._mean(inputs["input_ids"], num_items_in_batch)
+
+    def _mean(self, ids: Tensor, n: Tensor | int) -> Tensor:
+        """Loss of ids (rows, tokens), summed and divided by n."""
+        assert self._head
+        with torch.autocast("cuda", torch.bfloat16, enabled=self.args.bf16, cache_enabled=False):
+            return self._head.loss_of(ids) / n

@@ -1,5 +1,6 @@
 """Adapters come off without a trace, start alike, and refuse a cut that is not theirs."""
 
+import copy
 from collections.abc import Callable
 from pathlib import Path
 
@@ -110,6 +111,23 @@ def test_an_update_in_one_operation_is_that_of_peft(family: str, load: Load) -> 
             torch.testing.assert_close(ours, theirs)
             found = torch.autograd.grad(ours, [x, *weights], slope)
             torch.testing.assert_close(found, torch.autograd.grad(theirs, [x, *weights], slope))
+
+
+def test_an_update_in_bfloat16_is_that_of_peft_but_for_rounding(load: Load) -> None:
+    model = copy.deepcopy(load("tiny-llama", "none").model).to(torch.bfloat16)
+    with adapters.attached(model, 4, 0) as wrapped, torch.autocast("cpu", torch.bfloat16):
+        nudge(wrapped)
+        for layer in (m for m in wrapped.modules() if hasattr(m, "lora_A")):
+            weights = [layer.lora_A["default"].weight, layer.lora_B["default"].weight]
+            x = torch.randn(2, 9, layer.in_features, dtype=torch.bfloat16, requires_grad=True)
+            ours, theirs = layer(x), type(layer).forward(layer, x)
+            slope = torch.randn_like(ours)
+            found = torch.autograd.grad(ours, [x, *weights], slope)
+            expected = torch.autograd.grad(theirs, [x, *weights], slope)
+            for seen, right in zip([ours, *found], [theirs, *expected], strict=True):
+                assert seen.dtype == right.dtype
+                apart = (seen - right).detach().float().norm() / right.detach().float().norm()
+                assert float(apart) < 1e-2
 
 
 def test_packed_layers_keep_the_forward_of_peft(load: Load) -> None:

@@ -8,7 +8,7 @@ import pytest
 FLOORS = [
     {"errors"},
     {"scores", "spec", "assets", "charts", "markdown", "signals", "databases"}
-    | {"checkpoints", "leases", "heads", "lora"},
+    | {"checkpoints", "leases", "graphs", "heads", "lora", "norms"},
     {"design", "corpus", "tiny", "results", "intervals", "cuts", "material", "outbox", "storage"}
     | {"rows"},
     {"duplicates", "inventory", "newsroom", "surgery", "blocks", "models", "tracking", "planning"}
@@ -33,8 +33,9 @@ DOORS = {
     "bitsandbytes": {"models"},
     "scrapy": set(),
     "torch": {
-        *("surgery", "models", "tiny", "adapters", "blocks", "heads", "lora"),
-        *("scoring", "training", "trial", "scan", "export", "costs", "reading", "workers"),
+        *("surgery", "models", "tiny", "adapters", "blocks", "graphs", "heads", "lora", "norms"),
+        *("scoring", "training", "trial", "scan", "export", "costs", "reading", "teller"),
+        "workers",
     },
 }
 

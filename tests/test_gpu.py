@@ -1,0 +1,158 @@
+"""What only a CUDA device shows: levers that change no number, and numbers that come again."""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from pressft import adapters, graphs, heads, models, surgery, training
+from pressft.blocks import Blocks
+from pressft.models import Base
+from pressft.scores import Score
+from pressft.spec import TrialSpec
+from pressft.teller import Safety
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
+]
+Load = Callable[..., Base]
+SPEC = TrialSpec(
+    model="tiny-qwen3", corpus="invented", rank=2, tokens=24 * 4 * 128, batch=4, block=128
+)
+Point = tuple[int, dict[str, float]]
+
+
+def train(base: Base, spec: TrialSpec, safety: Safety | None = None) -> list[Point]:
+    """Losses and lengths of gradients, point by point."""
+    shape = spec.steps * spec.batch, spec.block
+    rows = torch.randint(0, 16, shape, generator=torch.Generator().manual_seed(0))  # of few words
+    points: list[Point] = []
+    with surgery.removed(base.model, [1]), adapters.attached(base.model, spec.rank, 0) as model:
+        training.train(
+            model,
+            Blocks(rows),
+            spec,
+            lambda: Score(1, 1, 1),
+            lambda at, metrics: points.append((at, metrics)),
+            safety,
+        )
+    for _, metrics in points:
+        metrics.pop("train/tokens_per_second", None)
+    return points
+
+
+def test_an_unpacked_base_gives_the_numbers_of_a_packed_one(load: Load) -> None:
+    unpacked, packed = (load("tiny-qwen3", unpack=unpack).model for unpack in (True, False))
+    ours, theirs = (dict(model.named_modules()) for model in (unpacked, packed))
+    names = [name for name, module in theirs.items() if type(module).__name__ == "Linear4bit"]
+    assert len(names) == 4 * 7
+    for name in names:
+        x = torch.randn(64, theirs[name].in_features, dtype=torch.bfloat16, device="cuda")
+        assert type(ours[name]) is nn.Linear
+        assert torch.equal(ours[name](x), theirs[name](x))
+
+
+def test_an_update_in_one_operation_is_that_of_peft(load: Load) -> None:
+    with adapters.attached(load("tiny-qwen3").model, 4, 0) as wrapped:
+        for module in wrapped.modules():
+            if not hasattr(module, "lora_A"):
+                continue
+            a, b = module.lora_A["default"].weight, module.lora_B["default"].weight
+            nn.init.normal_(b, std=0.1)
+            kind = {"dtype": torch.bfloat16, "device": "cuda"}
+            x = torch.randn(2, 9, module.in_features, **kind).requires_grad_()
+            slope = torch.randn(2, 9, module.out_features, **kind)
+            with torch.autocast("cuda", torch.bfloat16):
+                ours, theirs = module(x), type(module).forward(module, x)
+            assert near(ours, theirs)
+            found, expected = (torch.autograd.grad(y, [x, a, b], slope) for y in (ours, theirs))
+            for gradient, right in zip(found, expected, strict=True):
+                assert gradient.dtype == right.dtype
+                assert near(gradient, right)
+
+
+def near(found: Tensor, expected: Tensor) -> bool:
+    """Equal but for the rounding of bfloat16."""
+    return float((found - expected).detach().norm() / expected.detach().norm()) < 1e-2
+
+
+def test_a_loss_without_logits_is_that_of_the_model(load: Load) -> None:
+    model = load("tiny-qwen3").model
+    ids = torch.randint(0, 256, (3, 100), device="cuda")
+    head = heads.of(model)
+    assert head is not None
+    with torch.no_grad():
+        ours = head.loss_of(ids) / ids[:, 1:].numel()
+        assert near(ours, model(input_ids=ids, labels=ids).loss)
+
+
+@pytest.mark.parametrize("unpack", [True, False])
+@pytest.mark.parametrize("micro", [4, 1])
+def test_recorded_passes_train_as_others_do(
+    load: Load, monkeypatch: pytest.MonkeyPatch, micro: int, *, unpack: bool
+) -> None:
+    monkeypatch.setitem(training.MICRO_TOKENS, "cuda", micro * SPEC.block)
+    base = load("tiny-qwen3", unpack=unpack)
+    recorded = train(base, SPEC)
+    monkeypatch.setattr(graphs, "pays", lambda _: False)
+    for (_, ours), (_, theirs) in zip(recorded, train(base, SPEC), strict=True):
+        assert ours == pytest.approx(theirs, rel=1e-2)
+    monkeypatch.undo()
+    monkeypatch.setitem(training.MICRO_TOKENS, "cuda", micro * SPEC.block)
+    assert train(base, SPEC) == recorded
+
+
+def test_where_memory_is_short_a_recorded_pass_takes_fewer_blocks(
+    load: Load, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    base = load("tiny-qwen3")
+    whole = train(base, SPEC)
+    made_by = graphs.Recorded.__init__
+
+    def make(self: graphs.Recorded, loss_of: object, trained: object, like: list[Tensor]) -> None:
+        made_by(self, loss_of, trained, like)
+        if len(like[0]) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(graphs.Recorded, "__init__", make)
+    said: list[str] = []
+    fewer = train(base, SPEC, Safety(tmp_path, say=said.append))
+    assert said == ["out of memory: going on with 2 blocks a pass"]
+    for (_, ours), (_, theirs) in zip(fewer, whole, strict=True):
+        assert ours == pytest.approx(theirs, rel=1e-2)
+
+
+def test_training_twice_gives_the_same_numbers(load: Load) -> None:
+    base = load("tiny-qwen3")
+    assert train(base, SPEC) == train(base, SPEC)
+
+
+@pytest.mark.parametrize("name", ["adamw", "adamw-8bit", "paged-adamw-8bit"])
+def test_every_optimizer_trains(load: Load, name: str) -> None:
+    spec = dataclasses.replace(SPEC, optimizer=name, learning_rate=1e-2)
+    losses = [m["train/loss"] for _, m in train(load("tiny-qwen3"), spec) if "train/loss" in m]
+    assert losses[-1] < losses[0]
+
+
+def test_a_base_asked_for_on_the_cpu_takes_its_adapter_there(load: Load, tmp_path: Path) -> None:
+    base = load("tiny-qwen3")
+    with surgery.removed(base.model, [1]) as removal:
+        with adapters.attached(base.model, 2, 0) as wrapped:
+            adapters.save(wrapped, removal, base.name, base.identity, tmp_path)
+        kept = models.load("tiny-qwen3", "nf4", lambda *_: None, on_cpu=True).model
+    with (
+        surgery.removed(kept, [1]) as removal,
+        adapters.loaded(kept, removal, base.identity, tmp_path) as wrapped,
+    ):
+        assert {p.device.type for p in wrapped.parameters()} == {"cpu"}
+        assert torch.isfinite(wrapped(torch.arange(9)[None]).logits).all()
+
+
+def test_a_training_takes_one_device_of_several(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    arguments = training._arguments(SPEC, Path("unused"), 4)
+    assert arguments.train_batch_size == 4
