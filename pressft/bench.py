@@ -38,7 +38,7 @@ class Bench:
     def cell(self, spec: TrialSpec) -> str:
         """Name of the spec's result on this model and corpus."""
         parts = resolve(spec.remove, self.base.n_layers)
-        return spec.cell(self.base.identity, parts, self.fingerprint)
+        return spec.cell(self.base.computed, parts, self.fingerprint)
 
     def cost(self, spec: TrialSpec) -> int:
         """Scored-token equivalents that a trial takes, for the time left."""

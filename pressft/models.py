@@ -52,6 +52,16 @@ class Base:
     tokenizer: PreTrainedTokenizerBase
 
     @property
+    def precision(self) -> str:
+        """The type it computes in: float32 on a CPU, bfloat16 on CUDA."""
+        return str(self.model.dtype).removeprefix("torch.")
+
+    @property
+    def computed(self) -> str:
+        """What the numbers of a trial depend on: the identity, in another type than float32."""
+        return self.identity if self.precision == "float32" else f"{self.identity}-{self.precision}"
+
+    @property
     def n_layers(self) -> int:
         """Decoder layers of the whole model."""
         return int(self.model.config.get_text_config().num_hidden_layers)

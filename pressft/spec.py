@@ -105,7 +105,8 @@ class TrialSpec:
         """16 hex digits that name this trial's result.
 
         Args:
-            model: identity of the weights (revision or hash), not their name.
+            model: identity of the weights (revision or hash), not their name, and of the type they
+                compute in.
             parts: what is removed, resolved, so that `last` and `29` of 30 are one cell.
             fingerprint: of the corpus and the general text, not their folders.
 

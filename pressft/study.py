@@ -50,14 +50,15 @@ class Ledger:
     def __init__(
         self, study: Study, address: str, identity: Mapping[str, str], start_id: str = ""
     ) -> None:
-        """Open or create the study; `identity` names model weights and corpus.
+        """Open or create the study; `identity` names model weights, the type they compute in, and
+        corpus.
 
         Processes that work on the study together share a `start_id`: within it a cell that failed
         is not tried again.
 
         Raises:
-            RefusedError: it exists with another definition, weights or corpus; the difference is
-                in the message.
+            RefusedError: it exists with another definition, weights, type or corpus; the difference
+                is in the message.
             MissingError: the storage cannot be opened.
         """
         self.design = study
@@ -76,7 +77,7 @@ class Ledger:
         self._behind: list[Row] = []  # ended, and nobody told of it
         self._heart: threading.Thread | None = None
         with storage.opening(), self._lock:
-            self._define(study.definition() | dict(identity))
+            self._define(_completed(study.definition() | dict(identity)))
 
     def _define(self, definition: dict[str, Any]) -> None:
         """Keep the definition, or compare it with the one there is."""
@@ -340,4 +341,4 @@ class Ledger:
 def _completed(definition: Mapping[str, Any]) -> dict[str, Any]:
     """A stored definition with the settings that came later, at their defaults."""
     base = dataclasses.asdict(TrialSpec(**definition["base"]))
-    return {"pruning": "none", **definition, "base": base}
+    return {"pruning": "none", "precision": "float32", **definition, "base": base}

@@ -35,7 +35,7 @@ def run(spec: ScanSpec, report: Reporter, stores: Stores) -> Scan:
 
 def on(base: models.Base, found: Corpus, spec: ScanSpec, report: Reporter, stores: Stores) -> Scan:
     """`run` on a model and a corpus that are there already."""
-    what = [SCAN_VERSION, base.identity, found.fingerprint, asdict(spec) | {"model": ""}]
+    what = [SCAN_VERSION, base.computed, found.fingerprint, asdict(spec) | {"model": ""}]
     key = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:16]
     path = stores.root / "scans" / f"{key}.json"
     if path.is_file():

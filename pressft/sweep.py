@@ -127,7 +127,8 @@ def _open(
         resolve(arm, bench.base.n_layers)
     disk.check(study, bench.base.model, stores.root)
     report.setup("opening the stores", 0, 1)
-    identity = {"weights": bench.base.identity, "corpus": bench.fingerprint}
+    base = bench.base
+    identity = {"weights": base.identity, "precision": base.precision, "corpus": bench.fingerprint}
     ledger = Ledger(study, stores.storage, identity, start_id)
     display = Display(ledger, stores, report, experiment)
     report.setup("opening the stores", 1, 1)

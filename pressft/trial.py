@@ -31,7 +31,7 @@ SAMPLE_TOKENS = 32
 def untrained_key(bench: Bench, spec: TrialSpec) -> str:
     """Name of the scores of the spec's cut before training: rank and the like do not matter."""
     parts = resolve(spec.remove, bench.base.n_layers)
-    what = [CELL_VERSION, bench.base.identity, parts, bench.fingerprint]
+    what = [CELL_VERSION, bench.base.computed, parts, bench.fingerprint]
     what += [spec.window, spec.quantization]
     what += [spec.validation_tokens] if bench.general else []
     what += [spec.repair] if spec.repairs(parts) else []

@@ -159,6 +159,13 @@ def test_a_study_from_before_a_setting_came_is_gone_on_with(storage: str) -> Non
     assert not ledger.busy()
 
 
+def test_a_study_goes_on_in_the_type_that_it_began_in(storage: str) -> None:
+    Ledger(GRID, storage, IDENTITY)  # from before the type was kept, on a CPU
+    Ledger(GRID, storage, IDENTITY | {"precision": "float32"})
+    with pytest.raises(RefusedError, match=r'precision: "float32" -> "bfloat16"\).*--as NAME'):
+        Ledger(GRID, storage, IDENTITY | {"precision": "bfloat16"})
+
+
 def grown(study: Study, **changes: Choices) -> Study:
     return dataclasses.replace(study, space={**study.space, **changes})
 

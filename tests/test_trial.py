@@ -1,5 +1,6 @@
 """One trial on a tiny model: equal chances, the base as it was, results that read back."""
 
+import copy
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
@@ -49,6 +50,17 @@ def test_law_7_all_arms_and_ranks_train_on_the_same_tokens(
     assert training_data(bench, wider).digest == results["none"].data
     other = dataclasses.replace(SPEC, seed=1)
     assert training_data(bench, other).digest != results["none"].data
+
+
+def test_numbers_of_another_type_are_of_another_cell(
+    bench: Bench, load: Callable[..., Base]
+) -> None:
+    """What a GPU computed in bfloat16 answers no question on a CPU."""
+    rounded = copy.deepcopy(load("tiny-llama", "none").model).to(torch.bfloat16)
+    other = dataclasses.replace(bench, base=dataclasses.replace(bench.base, model=rounded))
+    assert other.base.identity == bench.base.identity
+    assert other.cell(SPEC) != bench.cell(SPEC)
+    assert trial.untrained_key(other, SPEC) != trial.untrained_key(bench, SPEC)
 
 
 def test_law_8_a_result_reads_back_as_it_was(bench: Bench, results: dict[str, TrialResult]) -> None:
