@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from pressft import adapters, costs, models, scoring, status, surgery, training
+from pressft import adapters, costs, graphs, models, scoring, status, surgery, training
 from pressft import trial as trials
 from pressft.assets import Progress
 from pressft.bench import TRAIN_COST, Bench, prepare, training_data
@@ -129,9 +129,10 @@ def _arm(bench: Bench, study: Study, arm: str, asked: int, known: int, pace: Pac
 
 
 def _pace(bench: Bench, spec: TrialSpec, progress: Progress) -> Pace:
-    """Measure two short steps, the second of which counts, and a validation text."""
-    micro = training.blocks_a_pass(spec)
-    short = dataclasses.replace(spec, remove="none", batch=micro, tokens=2 * micro * spec.block)
+    """Measure two short steps, or as many as are recorded, the last of which counts, and a
+    validation text."""
+    micro, steps = training.blocks_a_pass(spec), graphs.PAYS if graphs.pays(graphs.PAYS) else 2
+    short = dataclasses.replace(spec, remove="none", batch=micro, tokens=steps * micro * spec.block)
     document = bench.validation_subset(spec)[0]
     speeds: list[float] = []
     scoring_s: list[float] = []
