@@ -94,10 +94,9 @@ class _Summed(torch.autograd.Function):
         total = torch.zeros((), dtype=torch.float64, device=hidden.device)
         parts = zip(_few(hidden), _few(targets), _few(gradient), strict=True)
         for rows, right, out in parts:
-            logits, at = head.logits(rows), right[:, None]
-            log_sum = logits.logsumexp(1, keepdim=True)
-            total += (log_sum - logits.gather(1, at)).double().sum()
-            slope = logits.sub_(log_sum).exp_()  # the probabilities, less one where it is right
+            logs, at = head.logits(rows).log_softmax(1), right[:, None]
+            total -= logs.gather(1, at).double().sum()
+            slope = logs.exp_()  # the probabilities, less one where it is right
             slope.scatter_add_(1, at, torch.full_like(at, -1, dtype=slope.dtype))
             torch.mm(slope.to(head.linear.weight.dtype), head.linear.weight, out=out)
         ctx.save_for_backward(gradient)

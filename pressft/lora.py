@@ -74,7 +74,8 @@ class _Updated(torch.autograd.Function):
     def backward(ctx: Any, outer: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
         rows, low, a, b = ctx.saved_tensors
         dy = outer.reshape(-1, outer.shape[-1])
-        dlow = (dy @ b).mul_(ctx.scale)
+        # on a CPU `dy @ b` is up to twice as slow for the thinnest b, no faster from rank 16 on
+        dlow = (b.t() @ dy.t()).t().mul_(ctx.scale)
         dx = None
         if ctx.needs_input_grad[0]:
             dx = (dy @ ctx.base.weight).addmm_(dlow, a).view(ctx.shape)

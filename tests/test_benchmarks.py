@@ -9,7 +9,8 @@ import pytest
 
 ON_A_GPU = {
     "step.py": "--model smollm2-135m --rounds 3",
-    "study.py": "--model smollm2-135m --corpus wikipedia --tokens 65536 --block 256 --rates 4",
+    "study.py": "--model smollm2-135m --corpus wikipedia --tokens 65536 --batch 8 --block 256 "
+    "--rates 4",
 }
 FILES = sorted((Path(__file__).resolve().parent.parent / "benchmarks").glob("*.py"))
 
