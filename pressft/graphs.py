@@ -30,29 +30,30 @@ class Recorded:
         parameters: Sequence[nn.Parameter],
         inputs: Sequence[Tensor],
     ) -> None:
-        """Record `loss_of(*inputs)`, a scalar. `parameters`, all that it has a gradient of, have
-        none yet, and have none afterwards.
+        """Record `loss_of(*inputs)`, a scalar. `parameters`, all that it may have a gradient of,
+        have none yet, and have none afterwards.
 
         Raises:
             RuntimeError: it cannot be recorded, or memory does not hold it.
         """
-        self.inputs, self.parameters = [tensor.clone() for tensor in inputs], parameters
+        self.inputs = [tensor.clone() for tensor in inputs]
         aside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         aside.wait_stream(torch.cuda.current_stream())
         try:
             with torch.cuda.stream(aside):
                 for _ in range(WARM):
                     torch.autograd.backward(loss_of(*self.inputs))
-                    self._clear()
+                    _clear(parameters)
             torch.cuda.current_stream().wait_stream(aside)
             self.graph = torch.cuda.CUDAGraph()
             with torch.cuda.graph(self.graph):
                 loss = loss_of(*self.inputs)
                 torch.autograd.backward(loss)
             self.loss = loss.detach()
-            self.found: list[Any] = [parameter.grad for parameter in parameters]
+            self.parameters = [p for p in parameters if p.grad is not None]
+            self.found: list[Any] = [parameter.grad for parameter in self.parameters]
         finally:
-            self._clear()
+            _clear(parameters)
         self.summed = [torch.empty_like(gradient) for gradient in self.found]
 
     def __call__(self, *inputs: Tensor) -> Tensor:
@@ -68,6 +69,7 @@ class Recorded:
             torch._foreach_add_(self.summed, self.found)
         return self.loss.clone()
 
-    def _clear(self) -> None:
-        for parameter in self.parameters:
-            parameter.grad = None
+
+def _clear(parameters: Sequence[nn.Parameter]) -> None:
+    for parameter in parameters:
+        parameter.grad = None

@@ -100,7 +100,7 @@ def _train(model: PeftModel, data: Blocks, spec: TrialSpec, teller: Teller, micr
         trainer = _InOrder(
             head=heads.of(model),
             model=model,
-            args=_arguments(spec, folder, micro),
+            args=_arguments(spec, folder, micro, model.get_base_model().dtype),
             train_dataset=_Ordered(data),
             callbacks=[teller],
         )
@@ -142,7 +142,7 @@ def _out_of_memory(error: Exception) -> bool:
     return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
-def _arguments(spec: TrialSpec, folder: Path, micro: int) -> TrainingArguments:
+def _arguments(spec: TrialSpec, folder: Path, micro: int, dtype: torch.dtype) -> TrainingArguments:
     gpu = torch.cuda.is_available()
     fused = gpu and spec.optimizer == "adamw"
     arguments = TrainingArguments(
@@ -156,7 +156,7 @@ def _arguments(spec: TrialSpec, folder: Path, micro: int) -> TrainingArguments:
         weight_decay=0.0,
         max_grad_norm=1.0,
         optim="adamw_torch_fused" if fused else OPTIMIZERS[spec.optimizer],
-        bf16=gpu,
+        bf16=dtype == torch.bfloat16,
         use_cpu=not gpu,
         dataloader_pin_memory=gpu,
         seed=spec.seed,

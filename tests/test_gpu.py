@@ -154,5 +154,5 @@ def test_a_base_asked_for_on_the_cpu_takes_its_adapter_there(load: Load, tmp_pat
 
 def test_a_training_takes_one_device_of_several(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    arguments = training._arguments(SPEC, Path("unused"), 4)
+    arguments = training._arguments(SPEC, Path("unused"), 4, torch.bfloat16)
     assert arguments.train_batch_size == 4
