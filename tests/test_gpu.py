@@ -1,4 +1,4 @@
-"""What only a CUDA device shows: levers that change no number, and numbers that come again."""
+"""What only a CUDA device shows: levers that round at most, and numbers that come again."""
 
 import dataclasses
 from collections.abc import Callable
