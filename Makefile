@@ -37,6 +37,7 @@ check: .venv/made
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 	$(TESTS)
 
 bench: .venv/made

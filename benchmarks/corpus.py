@@ -25,6 +25,7 @@ from transformers import AutoTokenizer
 
 from pressft import blocks, corpus, invented, models
 from pressft.corpus import Article, Shard
+from pressft.tokens import separators, tokenize
 
 TAKEN, BLOCK = 100_000, 256
 WORDS = 400  # of an article, about 2.5 kB
@@ -77,8 +78,8 @@ def stages(folder: Path, model: str) -> tuple[dict[str, tuple[float, int]], str]
     read = timed("read and verified", lambda: corpus.read(folder))
     texts = [article.text for article in read.articles]
     timed("split, fingerprint", lambda: (read.splits, read.fingerprint))
-    documents = timed("tokenised", lambda: blocks.tokenize(texts, tokenizer))
-    between = blocks.separators(tokenizer)
+    documents = timed("tokenised", lambda: tokenize(texts, tokenizer))
+    between = separators(tokenizer)
     packed = timed("packed", lambda: blocks.pack(documents, BLOCK, between))
     timed("blocks of a trial", lambda: blocks.taken(packed, TAKEN // BLOCK, 0))
     tokens = sum(len(document.ids) for document in documents)

@@ -35,6 +35,7 @@ from crawler.extraction import extract
 from crawler.languages import language_of
 from pressft import invented, newsroom
 from pressft.corpus import write_table
+from pressft.invented import Story
 
 HERE = Path(__file__).resolve().parent
 PEER_ARTICLES = 1000
@@ -146,7 +147,7 @@ def peers(folder: Path, pythons: dict[str, str], rounds: int) -> None:
         )
 
 
-def stories(n: int) -> tuple[newsroom.Story, ...]:
+def stories(n: int) -> tuple[Story, ...]:
     """Releases of 15 to 40 sentences in words of the invented ones, no two alike."""
     rng = random.Random(n)
     texts = (text for story in invented.stories() for text in story.paragraphs)

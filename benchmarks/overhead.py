@@ -33,9 +33,9 @@ from workers import environment, postgresql
 from pressft import scoring, sweep, training
 from pressft.console import Reporter
 from pressft.design import Choices, Study
+from pressft.locations import Stores
 from pressft.outbox import Record
 from pressft.spec import TrialSpec
-from pressft.status import Stores
 from pressft.study import Ledger
 
 GOAL_S, STALL_S = 0.5, 0.05

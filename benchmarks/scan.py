@@ -12,8 +12,9 @@ import statistics
 import time
 from collections.abc import Callable
 
-from pressft import blocks, corpora, models, scan, scoring, surgery
+from pressft import corpora, models, scan, scoring, surgery
 from pressft.scores import total
+from pressft.tokens import separators, tokenize, up_to
 
 
 def main() -> None:
@@ -26,8 +27,8 @@ def main() -> None:
     asked = parser.parse_args()
     base = models.load(asked.model, "nf4", lambda *_: None)
     texts = [article.text for article in corpora.find(asked.corpus).splits.validation]
-    documents = blocks.up_to(blocks.tokenize(texts, base.tokenizer), asked.tokens)
-    before = blocks.separators(base.tokenizer).before
+    documents = up_to(tokenize(texts, base.tokenizer), asked.tokens)
+    before = separators(base.tokenizer).before
     cuts = scan.parts_of(base.n_layers, halves=False, block=0)
 
     def at_once() -> list[float]:

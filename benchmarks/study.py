@@ -52,11 +52,12 @@ from transformers import (
     TrainingArguments,
 )
 
-from pressft import blocks, corpora, models, scoring, status, sweep
+from pressft import corpora, models, scoring, status, sweep
 from pressft.design import Choices, Pruning, Study
+from pressft.locations import Stores
 from pressft.scores import total
 from pressft.spec import TrialSpec, resolve
-from pressft.status import Stores
+from pressft.tokens import separators, tokenize
 
 GPU = torch.cuda.is_available()
 DTYPE = torch.bfloat16 if GPU else torch.float32
@@ -210,7 +211,7 @@ class Peer:
             Padded([article.text for article in part], self.tokenizer, spec.block)
             for part in (splits.train, splits.validation)
         )
-        self.test = blocks.tokenize([a.text for a in splits.test], self.tokenizer)
+        self.test = tokenize([a.text for a in splits.test], self.tokenizer)
         self.told = Told(0.0, 0, 0, {}, {})
 
     def model(self, arm: str) -> nn.Module:
@@ -276,7 +277,7 @@ class Peer:
         """Its loss of a cell, and ours of the test split, beside the clock."""
         self.told.own[name] = loss
         began = time.perf_counter()
-        before = blocks.separators(self.tokenizer).before
+        before = separators(self.tokenizer).before
         scored = scoring.score(model, self.test, before, self.spec.window)
         self.told.ours[name] = total(scored).loss
         self.told.beside_s += time.perf_counter() - began

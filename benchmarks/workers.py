@@ -30,10 +30,10 @@ from optuna.trial import TrialState
 
 from pressft import planning, storage
 from pressft.design import Choices, Study
+from pressft.locations import Stores
 from pressft.results import Store, TrialResult, Untrained
 from pressft.scores import Score
 from pressft.spec import Removal, TrialSpec
-from pressft.status import Stores
 from pressft.study import Ledger
 
 IDENTITY = {"weights": "w", "corpus": "c"}

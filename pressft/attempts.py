@@ -14,11 +14,11 @@ from pressft.bench import Bench
 from pressft.console import Reporter
 from pressft.display import Display
 from pressft.errors import MissingError, PressftError
+from pressft.locations import Stores
 from pressft.outbox import Record
 from pressft.results import TrialResult, Untrained
 from pressft.rows import Row
 from pressft.signals import Stopped, Stopping
-from pressft.status import Stores
 from pressft.study import Ledger, Ticket
 from pressft.teller import DivergedError, Rested, Safety
 from pressft.trial import Advance

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 
 from pressft import blocks, corpora, models, training
 from pressft.assets import Progress
-from pressft.blocks import Blocks, Document, Separators
+from pressft.blocks import Blocks
 from pressft.corpus import SPLITS, Corpus
 from pressft.results import Store
 from pressft.spec import TrialSpec, resolve
+from pressft.tokens import Document, Separators, separators, tokenize, up_to
 
 TRAIN_COST = 2  # a token trained on takes about twice the time of one scored
 PROMPT_WORDS, N_SAMPLES = 12, 3
@@ -57,20 +58,20 @@ class Bench:
 
     def validation_subset(self, spec: TrialSpec) -> tuple[Document, ...]:
         """The first documents, by id, up to `validation_tokens`, one at least: the same always."""
-        return blocks.up_to(self.text.validation, spec.validation_tokens)
+        return up_to(self.text.validation, spec.validation_tokens)
 
     def general_subset(self, spec: TrialSpec) -> tuple[Document, ...]:
         """General text that no trial trains on, up to `validation_tokens`."""
         if not self.general:
             return ()
         held_out = (*self.general.test, *self.general.validation)
-        return blocks.up_to(held_out, spec.validation_tokens)
+        return up_to(held_out, spec.validation_tokens)
 
     def prompts(self) -> list[Sequence[int]]:
         """First words of the first validation texts: what samples continue."""
         texts = [article.text for article in self.text.corpus.splits.validation[:N_SAMPLES]]
         starts = [" ".join(text.split()[:PROMPT_WORDS]) for text in texts]
-        return [document.ids for document in blocks.tokenize(starts, self.base.tokenizer)]
+        return [document.ids for document in tokenize(starts, self.base.tokenizer)]
 
 
 def prepare(spec: TrialSpec, store: Store, progress: Progress) -> Bench:
@@ -84,7 +85,7 @@ def prepare(spec: TrialSpec, store: Store, progress: Progress) -> Bench:
     found = [corpora.find(name, progress) for name in names]
     base = models.load(models.resolve(spec.model), spec.quantization, progress)
     text, *general = (_tokenized(item, base) for item in found)
-    between = blocks.separators(base.tokenizer)
+    between = separators(base.tokenizer)
     bench = Bench(base, between, text, general[0] if general else None, store)
     training_data(bench, spec)
     if not gc.isenabled():  # by a command line that starts; nothing of that is ever garbage
@@ -95,7 +96,7 @@ def prepare(spec: TrialSpec, store: Store, progress: Progress) -> Bench:
 
 def _tokenized(corpus: Corpus, base: models.Base) -> Text:
     train, validation, test = (
-        blocks.tokenize([article.text for article in corpus.splits.part(name)], base.tokenizer)
+        tokenize([article.text for article in corpus.splits.part(name)], base.tokenizer)
         for name in SPLITS
     )
     return Text(corpus, train, validation, test)

@@ -19,7 +19,7 @@ from pressft.spec import ScanSpec, TrialSpec
 
 if TYPE_CHECKING:
     from pressft.design import Study
-    from pressft.status import Stores
+    from pressft.locations import Stores
     from pressft.sweep import Outcome
 
 ROOT = Path("mlruns")
@@ -37,7 +37,7 @@ app = typer.Typer(
 def _studies(incomplete: str) -> list[str]:
     """Names that the shell may complete."""
     from pressft import stored
-    from pressft.status import Stores
+    from pressft.locations import Stores
 
     if not (ROOT / "optuna.db").is_file():
         return []
@@ -110,7 +110,7 @@ def sweep(
 ) -> None:
     """Run a study, or go on with it where it was left; print its table."""
     from pressft import console, corpora, show
-    from pressft.status import Stores
+    from pressft.locations import Stores
 
     until = time.time() + 3600 * budget_hours if budget_hours is not None else float("inf")
     study, stores = _study(file, name), Stores(ROOT, storage, tracking_uri)
@@ -148,7 +148,7 @@ def work(
 ) -> None:
     """Take trials of a study that `sweep --workers` watches over."""
     from pressft import console
-    from pressft.status import Stores
+    from pressft.locations import Stores
 
     with console.reporter() as report:
         from pressft import sweep as room
@@ -177,8 +177,9 @@ def status(
     """Show the table of a study, as far as it is, and the trials at work."""
     from pressft import show
     from pressft import status as room
+    from pressft.locations import Stores
 
-    stores = room.Stores(ROOT, storage)
+    stores = Stores(ROOT, storage)
     if watch and not as_json:
         _watch(study, stores)
         return
@@ -216,9 +217,10 @@ def report(
     """Write the page that answers a study's question, also while it is still running."""
     from pressft import report as room
     from pressft import status, tables
+    from pressft.locations import Stores
     from pressft.results import write_atomically
 
-    stores = status.Stores(ROOT, storage)
+    stores = Stores(ROOT, storage)
     path = output or Path(f"{study}.html")
     forms = {
         ".html": lambda: room.html(study, stores),
@@ -250,8 +252,9 @@ def export(
 ) -> None:
     """Write the best trial by validation: adapter with its cut, and one dense checkpoint."""
     from pressft import console, status
+    from pressft.locations import Stores
 
-    stores = status.Stores(ROOT, storage)
+    stores = Stores(ROOT, storage)
     status.find(study, stores)
     with console.reporter() as report:
         from pressft import export as room
@@ -273,7 +276,7 @@ def export(
 def run(as_json: Json = False, **settings: Any) -> None:  # noqa: ANN401  (TrialSpec's fields)
     """Run one trial: cut, train, score. The options are the fields of TrialSpec."""
     from pressft import console, corpora
-    from pressft.status import Stores
+    from pressft.locations import Stores
 
     spec = TrialSpec(**settings)
     corpora.find(spec.corpus)  # found missing before seconds of imports
@@ -287,7 +290,7 @@ def run(as_json: Json = False, **settings: Any) -> None:  # noqa: ANN401  (Trial
 def scan(as_json: Json = False, **settings: Any) -> None:  # noqa: ANN401  (ScanSpec's fields)
     """Score the removal of every layer and half layer, untrained, in one pass over the text."""
     from pressft import console, corpora, show
-    from pressft.status import Stores
+    from pressft.locations import Stores
 
     spec = ScanSpec(**settings)
     corpora.find(spec.corpus)  # found missing before seconds of imports
@@ -334,7 +337,7 @@ def doctor(
 ) -> None:
     """Say where Optuna, MLflow and the files disagree, and mend it."""
     from pressft import doctor as room
-    from pressft.status import Stores
+    from pressft.locations import Stores
 
     stores = Stores(ROOT, storage, tracking_uri)
     if not storage and not (ROOT / "optuna.db").is_file():
@@ -367,7 +370,7 @@ def ui(
 ) -> None:
     """Open the MLflow UI on mlruns/, for this machine only; print the page of each study."""
     from pressft import ui as room
-    from pressft.status import Stores
+    from pressft.locations import Stores
 
     sites = [room.mlflow(ROOT, port)]
     if optuna and not storage and not (ROOT / "optuna.db").is_file():
@@ -381,7 +384,7 @@ def ui(
 def demo(as_json: Json = False) -> None:
     """From a newsroom on loopback to a compared study: crawl, cut, train, score, all offline."""
     from pressft import console
-    from pressft.status import Stores
+    from pressft.locations import Stores
 
     with console.reporter() as report:
         from pressft import demo as room

@@ -15,7 +15,7 @@ from pressft import assets, corpus, design, invented, models, newsroom
 from pressft.console import Reporter
 from pressft.design import Study
 from pressft.errors import DataError, MissingError
-from pressft.newsroom import Story
+from pressft.invented import Story
 
 PROJECT = Path(__file__).resolve().parent.parent
 

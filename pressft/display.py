@@ -5,12 +5,12 @@ from collections.abc import Mapping, Sequence
 from pressft import arms, projection
 from pressft.arms import Done
 from pressft.console import Reporter
+from pressft.locations import Stores
 from pressft.outbox import Record
 from pressft.results import Untrained
 from pressft.scores import recovery, total
 from pressft.sender import PATIENCE_S, Sender
 from pressft.spec import WHOLE
-from pressft.status import Stores
 from pressft.study import Ledger
 from pressft.tracking import AwayError, GoneError, RejectedError, Tracker
 

@@ -14,11 +14,11 @@ from functools import partial
 from pathlib import Path
 
 from pressft import outbox, projection, runs, status, storage, stored, tracking
+from pressft.locations import Stores
 from pressft.outbox import Record
 from pressft.results import Store
 from pressft.rows import Row
 from pressft.sender import PATIENCE_S, Sender
-from pressft.status import Stores
 from pressft.stored import Stored
 from pressft.tracking import STORE, SUMMARY, AwayError, Run, Tracker
 

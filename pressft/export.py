@@ -18,15 +18,16 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from pressft import adapters, arms, blocks, corpora, models, scoring, status, surgery, tables
+from pressft import adapters, arms, corpora, models, scoring, status, surgery, tables
 from pressft.arms import Arm, Done, Finding
 from pressft.assets import Progress
 from pressft.errors import PressftError, RefusedError, UsageError
+from pressft.locations import Stores
 from pressft.results import Store
 from pressft.scores import Score, total
 from pressft.spec import WHOLE, TrialSpec
-from pressft.status import Stores
 from pressft.stored import Stored
+from pressft.tokens import separators, tokenize
 
 LOGIT_TOLERANCE = 1e-3  # of the largest logit: merging adds in another order
 LOSS_TOLERANCE = 0.01  # nats a token, of the test split: a GPU scored in bf16, the file is fp32
@@ -112,8 +113,8 @@ def _write(found: Stored, best: Done, folder: Path, store: Store, progress: Prog
     source = store.folder(best.result.cell) / "adapter"
     shutil.copytree(source, folder / "adapter")
     texts = [article.text for article in corpus.splits.test]
-    documents = blocks.tokenize(texts, base.tokenizer)
-    before = blocks.separators(base.tokenizer).before
+    documents = tokenize(texts, base.tokenizer)
+    before = separators(base.tokenizer).before
     ids = torch.tensor([[before, *documents[0].ids[: spec.window - 1]]])
     promised = _merge(base, best, source, ids, folder / "model")
     base.tokenizer.save_pretrained(folder / "model")

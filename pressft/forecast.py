@@ -16,12 +16,12 @@ from pressft.assets import Progress
 from pressft.bench import TRAIN_COST, Bench, prepare, training_data
 from pressft.design import Study
 from pressft.errors import UsageError
+from pressft.locations import Stores
 from pressft.results import Store
 from pressft.rows import Row, key
 from pressft.rungs import Rungs
 from pressft.scores import Score, total
 from pressft.spec import TrialSpec, Value, resolve
-from pressft.status import Stores
 
 
 @dataclass(frozen=True, slots=True)

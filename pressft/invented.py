@@ -4,10 +4,10 @@ Made by a seeded grammar, the same on every machine; nobody learns about the wor
 """
 
 import random
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from pressft.corpus import Article, Corpus, in_memory, single
-from pressft.newsroom import Story
 
 NAME = "invented"
 N_STORIES = 120
@@ -41,6 +41,17 @@ _CLOSINGS = (
     "A second line for the {model} is planned in {place}.",
     "{company} expects to sell {count} a year.",
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Story:
+    """One article of a newsroom: plain text paragraphs, an aware time, a slug unique among all."""
+
+    title: str
+    paragraphs: tuple[str, ...]
+    published: datetime
+    slug: str
+    tags: tuple[str, ...] = ()
 
 
 def stories(n: int = N_STORIES, seed: int = 0) -> tuple[Story, ...]:

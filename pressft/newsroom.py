@@ -20,6 +20,8 @@ from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, urlsplit
 
+from pressft.invented import Story
+
 PORT = 8817  # taken when free: the pages keep their address from run to run
 PAGE_ITEMS = 50  # items on one page of a feed
 FIRST_DAY = datetime(2001, 12, 1, 6, tzinfo=UTC)
@@ -28,17 +30,6 @@ CONTACT = "Press Contact. Newsroom desk, e-mail: desk@newsroom.example, phone: +
 
 _ABBREVIATION = re.compile(r"(?:\b(?:Mr|Mrs|Ms|Dr|Prof|Rev|St|Sen|Gen|Lt|Col|No|vs)|\b[A-Z])\.$")
 _BOUNDARY = re.compile(r"(?:(?<=[.!?])|(?<=[.!?][\"')])) (?=[\"'(]?[A-Z0-9])")
-
-
-@dataclass(frozen=True, slots=True)
-class Story:
-    """One article of a newsroom: plain text paragraphs, an aware time, a slug unique among all."""
-
-    title: str
-    paragraphs: tuple[str, ...]
-    published: datetime
-    slug: str
-    tags: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

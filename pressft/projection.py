@@ -3,11 +3,12 @@
 The sweep writes it as trials end, the doctor where it is missing; both write the same.
 """
 
-from pressft import markdown, report, runs, status, tables
+from pressft import report, runs, status, tables
+from pressft._text import plain
+from pressft.locations import Stores
 from pressft.material import Material
 from pressft.outbox import Record
 from pressft.results import Store, TrialResult, Untrained
-from pressft.status import Stores
 from pressft.tracking import NOTE, Tracker
 
 
@@ -34,8 +35,8 @@ def show_study(tracker: Tracker, name: str, stores: Stores) -> None:
     experiment = tracker.experiment(name, found.question)
     table = tables.markdown(finding)
     parts = (" ".join(part.split()) for part in found.question.split("\n\n"))
-    question = "\n\n".join(map(markdown.plain, parts))
-    note = f"**{markdown.plain(report.sentence(finding))}**\n\n{question}"
+    question = "\n\n".join(map(plain, parts))
+    note = f"**{plain(report.sentence(finding))}**\n\n{question}"
     files = {
         "report.html": report.page(name, seen, stores),
         "arms.md": table,

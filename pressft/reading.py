@@ -10,11 +10,11 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from pressft import scoring
-from pressft.blocks import Separators, separators, tokenize
 from pressft.material import Material, Question
 from pressft.results import Reading
 from pressft.scores import Score
 from pressft.scoring import Window
+from pressft.tokens import Separators, separators, tokenize
 
 NEW_TOKENS = 48
 SAMPLING_SEED = 0

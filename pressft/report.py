@@ -17,10 +17,11 @@ from pressft.arms import Arm, Done, Finding
 from pressft.charts import MARKS
 from pressft.errors import PressftError
 from pressft.figures import Figure, Style
+from pressft.locations import Stores
 from pressft.planning import importances
 from pressft.results import Store
 from pressft.spec import WHOLE
-from pressft.status import Look, Stores
+from pressft.status import Look
 from pressft.stored import Stored
 from pressft.tables import Table, interval, number
 

@@ -26,11 +26,11 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from pressft import surgery
-from pressft.blocks import Document
 from pressft.cuts import Cut
 from pressft.scores import Score
 from pressft.scoring import Window, windows
 from pressft.spec import HALVES, Part
+from pressft.tokens import Document
 
 STACK_TOKENS = {"cpu": 1024, "cuda": 4096}  # of states a pass, all of whose logits are made
 

@@ -14,8 +14,8 @@ import torch
 from torch import nn
 
 from pressft import heads
-from pressft.blocks import Document, Separators
 from pressft.scores import Score
+from pressft.tokens import Document, Separators
 
 BATCH_ROWS = 16  # texts continued at a time: a few cost little more than one
 BATCH_TOKENS = {"cpu": 1024, "cuda": 16384}  # padded tokens a forward pass: more is no faster

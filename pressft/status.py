@@ -5,37 +5,15 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 from pressft import arms, cuts, stored
 from pressft.arms import Done, Finding
 from pressft.errors import UsageError
+from pressft.locations import Stores
 from pressft.results import Store
 from pressft.rows import Row
 from pressft.spec import WHOLE
 from pressft.stored import Running, Stored
-
-
-@dataclass(frozen=True, slots=True)
-class Stores:
-    """Where a study keeps what: files under `root`, trials in Optuna's storage, runs in MLflow.
-
-    Both default to SQLite under `root`.
-    """
-
-    root: Path
-    optuna_url: str | None = None
-    tracking_uri: str | None = None
-
-    @property
-    def storage(self) -> str:
-        """URL of Optuna's storage."""
-        return self.optuna_url or f"sqlite:///{self.root.resolve() / 'optuna.db'}"
-
-    @property
-    def outbox(self) -> Path:
-        """Folder of what MLflow is still to be sent."""
-        return self.root / "outbox"
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,15 +8,16 @@ import hashlib
 import json
 from dataclasses import asdict
 
-from pressft import blocks, corpora, models, scan
+from pressft import corpora, models, scan
 from pressft.console import Reporter
 from pressft.corpus import Corpus
 from pressft.cuts import CRITERIA, Scan
+from pressft.locations import Stores
 from pressft.outbox import Record
 from pressft.results import write_atomically
 from pressft.sender import PATIENCE_S, Sender
 from pressft.spec import ScanSpec
-from pressft.status import Stores
+from pressft.tokens import separators, tokenize, up_to
 from pressft.tracking import Tracker
 
 SCAN_VERSION = 2  # raise it when the same settings would give other numbers
@@ -41,12 +42,12 @@ def on(base: models.Base, found: Corpus, spec: ScanSpec, report: Reporter, store
     if path.is_file():
         return Scan.from_json(path.read_text())
     texts = [article.text for article in found.splits.validation]
-    documents = blocks.up_to(blocks.tokenize(texts, base.tokenizer), spec.tokens)
+    documents = up_to(tokenize(texts, base.tokenizer), spec.tokens)
     report.plan(f"scan of {base.name}", sum(len(document.ids) for document in documents))
     whole, cuts = scan.scan(
         base.model,
         documents,
-        blocks.separators(base.tokenizer).before,
+        separators(base.tokenizer).before,
         spec.window,
         scan.parts_of(base.n_layers, halves=spec.halves, block=spec.block),
         lambda n: report.advance("every cut in one pass", n),

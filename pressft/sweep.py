@@ -21,12 +21,12 @@ from pressft.console import Reporter
 from pressft.design import Study
 from pressft.display import Display
 from pressft.errors import MissingError, RefusedError
+from pressft.locations import Stores
 from pressft.results import Store
 from pressft.rows import Row
 from pressft.rungs import Rungs
 from pressft.signals import Stopping
 from pressft.spec import WHOLE, ScanSpec, TrialSpec, resolve
-from pressft.status import Stores
 from pressft.stored import Running
 from pressft.study import Ledger
 

@@ -5,8 +5,8 @@ import io
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from pressft._text import plain
 from pressft.arms import Arm, Estimate, Finding
-from pressft.markdown import plain
 from pressft.results import Reading
 from pressft.scores import Score, distinct_2, total
 from pressft.spec import WHOLE

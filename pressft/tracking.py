@@ -32,8 +32,8 @@ from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag, ViewType
 from mlflow.exceptions import MlflowException
 
+from pressft._text import plain
 from pressft.errors import MissingError, PressftError
-from pressft.markdown import plain
 from pressft.outbox import Data
 
 STORE = "mlflow.db"

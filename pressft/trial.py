@@ -14,13 +14,13 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from pressft import adapters, blocks, scoring, surgery, training
+from pressft import adapters, scoring, surgery, training
 from pressft.bench import TRAIN_COST, Bench, training_data
-from pressft.blocks import Document
 from pressft.results import TrialResult, Untrained
 from pressft.scores import Score, total
 from pressft.spec import CELL_VERSION, Removal, TrialSpec, resolve
 from pressft.teller import OnPoint, Safety
+from pressft.tokens import Document, up_to
 
 Advance = Callable[[str, int], None]  # what is being done, scored-token equivalents done just now
 
@@ -46,7 +46,7 @@ def cut(bench: Bench, spec: TrialSpec) -> Iterator[Removal]:
     parts = resolve(spec.remove, bench.base.n_layers)
     scales: tuple[float, ...] = ()
     if spec.repairs(parts):
-        text = blocks.up_to(bench.text.train, CALIBRATION_TOKENS)
+        text = up_to(bench.text.train, CALIBRATION_TOKENS)
         rows = scoring.windows(text, bench.separators.before, spec.window)
         scales = surgery.gaps(model, parts, [torch.tensor([row.ids]) for row in rows])
     with surgery.removed(model, parts, scales) as removal:

@@ -34,8 +34,8 @@ from servers import Database, mlflow_server
 from pressft import doctor, status, sweep, teller
 from pressft.design import Choices, Study
 from pressft.errors import MissingError
+from pressft.locations import Stores
 from pressft.results import Store
-from pressft.status import Stores
 
 BASE = dataclasses.replace(TINY, validation_tokens=300)
 POINTS_OF = "SELECT key, step FROM metrics WHERE run_uuid = ?"

@@ -7,11 +7,11 @@ import random
 from pressft import corpora
 from pressft.cuts import Cut, Scan
 from pressft.design import Choices, Study
+from pressft.locations import Stores
 from pressft.material import Material, Question
 from pressft.results import Cost, Reading, Store, TrialResult, Untrained
 from pressft.scores import Score
 from pressft.spec import Removal, TrialSpec, resolve
-from pressft.status import Stores
 from pressft.study import Ledger, Ticket
 
 EVIL = "<img src=x onerror=alert(1)>"

@@ -7,9 +7,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pressft import blocks, tiny
-from pressft.blocks import Document, Separators
+from pressft import blocks, tiny, tokens
 from pressft.errors import DataError
+from pressft.tokens import Document, Separators
 
 documents = st.lists(st.lists(st.integers(0, 99), min_size=1, max_size=30), min_size=1, max_size=9)
 
@@ -53,8 +53,8 @@ def test_too_little_text_for_a_row_is_refused() -> None:
 
 def test_separators_are_read_off_the_tokenizer() -> None:
     plain = tiny.tokenizer()
-    assert blocks.separators(plain) == Separators(256, 256)
-    assert not blocks.separators(plain).begins
+    assert tokens.separators(plain) == Separators(256, 256)
+    assert not tokens.separators(plain).begins
 
 
 @given(st.integers(1, 20), st.integers(1, 60), st.integers(0, 3))
@@ -76,7 +76,7 @@ def test_law_7_the_order_ignores_the_global_random_state() -> None:
 
 
 def test_documents_know_their_bytes_and_empty_ones_are_left_out() -> None:
-    made = blocks.tokenize(["Ünder", "", "a"], tiny.tokenizer())
+    made = tokens.tokenize(["Ünder", "", "a"], tiny.tokenizer())
     assert [document.bytes for document in made] == [6, 1]
     assert [len(document.ids) for document in made] == [6, 1]
 
@@ -85,9 +85,9 @@ def test_many_texts_are_tokenised_in_parts_but_in_their_order(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     texts = [f"text {i}" * (i % 3) for i in range(20)]
-    at_once = blocks.tokenize(texts, tiny.tokenizer())
-    monkeypatch.setattr(blocks, "AT_ONCE", 3)
-    assert blocks.tokenize(iter(texts), tiny.tokenizer()) == at_once
+    at_once = tokens.tokenize(texts, tiny.tokenizer())
+    monkeypatch.setattr(tokens, "AT_ONCE", 3)
+    assert tokens.tokenize(iter(texts), tiny.tokenizer()) == at_once
     assert len(at_once) == 13
 
 

@@ -24,7 +24,7 @@ from selenium.webdriver.common.keys import Keys
 
 from pressft import doctor, report
 from pressft.design import Study
-from pressft.status import Stores
+from pressft.locations import Stores
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 AXE = Path(__file__).resolve().parent.parent / ".venv" / "axe.min.js"

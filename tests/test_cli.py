@@ -14,7 +14,7 @@ from mlflow import MlflowClient
 from studies import fill, grid
 
 from pressft import cli, status
-from pressft.status import Stores
+from pressft.locations import Stores
 from pressft.stored import Stored
 from pressft.study import Ledger
 

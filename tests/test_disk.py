@@ -12,7 +12,7 @@ from listening import TINY, Listener
 from pressft import disk, sweep, tiny
 from pressft.design import Choices, Study
 from pressft.errors import MissingError
-from pressft.status import Stores
+from pressft.locations import Stores
 
 STUDY = Study("small", TINY, {"remove": Choices("none", "last")})
 MOUNTABLE = os.geteuid() == 0 and Path("/dev/loop-control").exists()

@@ -9,9 +9,9 @@ from mlflow import MlflowClient
 from studies import fill, grid
 
 from pressft import doctor
+from pressft.locations import Stores
 from pressft.outbox import Record
 from pressft.results import Store
-from pressft.status import Stores
 from pressft.study import Ledger
 from pressft.tracking import Tracker
 

@@ -13,7 +13,7 @@ from listening import TINY, Listener
 from pressft import export, status, sweep
 from pressft.design import Choices, Study
 from pressft.errors import RefusedError, UsageError
-from pressft.status import Stores
+from pressft.locations import Stores
 
 BASE = dataclasses.replace(TINY, rank=4)
 ARMS = {"none": 4, "middle": 3, "mlp:1,0": 3, "attention:0": 4}  # and the layers that are left

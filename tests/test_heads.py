@@ -7,8 +7,8 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from pressft import heads, scoring, tiny
-from pressft.blocks import Document
 from pressft.heads import ROWS, Head
+from pressft.tokens import Document
 
 WIDTH, WORDS = 8, 50
 

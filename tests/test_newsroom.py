@@ -9,7 +9,8 @@ from xml.etree import ElementTree
 import pytest
 from lxml import html
 
-from pressft.newsroom import Story, serve, split_sentences, stories_from_lines
+from pressft.invented import Story
+from pressft.newsroom import serve, split_sentences, stories_from_lines
 
 TEXT = """\
 Mr. Smith  paid $3.50 for a U.S. map. "It is old." He left. Then it rained? Yes! At 4 p.m. they met.

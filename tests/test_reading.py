@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from pressft import reading, surgery
-from pressft.blocks import separators
 from pressft.material import Material, Question
 from pressft.models import Base
 from pressft.scores import distinct_2
+from pressft.tokens import separators
 
 MATERIAL = Material(
     ("The ferry left", "A tram", "Osthafen orders three more of"),

@@ -14,10 +14,10 @@ from lxml import html as parser
 from markdown_it import MarkdownIt
 from studies import BASE, EVIL, fill, grid
 
-from pressft import figures, markdown, report, status, sweep, tables
+from pressft import _text, figures, report, status, sweep, tables
 from pressft.charts import Point
 from pressft.design import Choices, Study
-from pressft.status import Stores
+from pressft.locations import Stores
 from pressft.study import Ledger
 
 
@@ -101,7 +101,7 @@ def test_text_from_outside_stays_text_in_markdown(stores: Stores) -> None:
 
 @given(st.text(min_size=1))
 def test_plain_text_in_markdown_is_the_text(text: str) -> None:
-    shown = MarkdownIt("commonmark", {"html": True}).renderInline(markdown.plain(text))
+    shown = MarkdownIt("commonmark", {"html": True}).renderInline(_text.plain(text))
     tags = set(re.findall(r"<\w+", shown))
     assert tags <= {"<br"}
 

@@ -11,11 +11,11 @@ from states import fingerprint
 from torch import nn
 from transformers import PreTrainedModel
 
-from pressft import blocks, corpora, scan, scoring, surgery
-from pressft.blocks import Document
+from pressft import corpora, scan, scoring, surgery
 from pressft.models import Base
 from pressft.scores import spearman, total
 from pressft.spec import resolve
+from pressft.tokens import Document, separators, tokenize, up_to
 
 BEFORE, WINDOW = 256, 24
 
@@ -95,8 +95,8 @@ ON_WIKITEXT |= {28: 127, 29: 219}
 def test_on_wikipedia_the_layers_of_smollm2_rank_as_on_wikitext(load: Callable[..., Base]) -> None:
     base = load("smollm2-135m")
     texts = [article.text for article in corpora.find("wikipedia").splits.validation]
-    documents = blocks.up_to(blocks.tokenize(texts, base.tokenizer), 2048)
-    before = blocks.separators(base.tokenizer).before
+    documents = up_to(tokenize(texts, base.tokenizer), 2048)
+    before = separators(base.tokenizer).before
     cuts = scan.parts_of(base.n_layers, halves=False, block=0)
     _, found = scan.scan(base.model, documents, before, 512, cuts)
     losses = [row.score.loss for row in found]

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from torch import nn
 from transformers import PreTrainedModel
 
-from pressft import blocks, scoring, tiny
-from pressft.blocks import Document, Separators
+from pressft import scoring, tiny
 from pressft.scores import Score, from_rows, recovery, total
+from pressft.tokens import Document, Separators, tokenize
 
 BEFORE = 256
 
@@ -119,7 +119,7 @@ def test_word_and_byte_perplexity_are_those_of_lm_evaluation_harness() -> None:
     words split at white space and bytes of the original text (its `weighted_perplexity`)."""
     model, tokenizer = tiny.model("tiny-llama"), tiny.tokenizer()
     texts = ["A new  tram, finally:\n\nfaster.", "Grüße aus Ilm"]
-    found = total(scoring.score(model, blocks.tokenize(texts, tokenizer), BEFORE, 64))
+    found = total(scoring.score(model, tokenize(texts, tokenizer), BEFORE, 64))
     nats = 0.0
     for text in texts:
         ids = torch.tensor([[BEFORE, *tokenizer(text, add_special_tokens=False)["input_ids"]]])

@@ -14,8 +14,8 @@ from mlflow import MlflowClient
 
 from pressft import status, sweep, teller
 from pressft.design import Choices, Study
+from pressft.locations import Stores
 from pressft.results import Store, TrialResult
-from pressft.status import Stores
 
 BASE = dataclasses.replace(TINY, tokens=6144, validation_tokens=300)
 STUDY = Study("survivor", BASE, {"remove": Choices("last")})

@@ -23,9 +23,9 @@ from pressft.bench import prepare
 from pressft.cuts import Scan
 from pressft.design import Choices, Study
 from pressft.errors import DataError, RefusedError, UsageError
+from pressft.locations import Stores
 from pressft.results import Store
 from pressft.spec import TrialSpec
-from pressft.status import Stores
 from pressft.study import Ledger
 from pressft.sweep import Outcome
 

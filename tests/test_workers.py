@@ -20,8 +20,8 @@ from servers import Database
 from pressft import stored, sweep
 from pressft.design import Choices, Range, Study
 from pressft.errors import PressftError
+from pressft.locations import Stores
 from pressft.spec import TrialSpec
-from pressft.status import Stores
 from pressft.study import Ledger
 from pressft.workers import Crew
 

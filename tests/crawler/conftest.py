@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from loopback import LOOPBACK, Crawl, Site, scrapy, serve_answers, write_stories
 
-from pressft.newsroom import Newsroom, Story, serve
+from pressft.invented import Story
+from pressft.newsroom import Newsroom, serve
 
 
 @pytest.fixture(scope="session")

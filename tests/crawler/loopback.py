@@ -11,7 +11,8 @@ from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-from pressft.newsroom import FIRST_DAY, Story
+from pressft.invented import Story
+from pressft.newsroom import FIRST_DAY
 
 ROOT = Path(__file__).parents[2]
 LOOPBACK = ("-s", "DOWNLOAD_DELAY=0", "-s", "PRESS_ALLOW_PRIVATE=True")

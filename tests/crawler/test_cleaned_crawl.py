@@ -14,7 +14,8 @@ from releases import releases
 
 from pressft import corpus
 from pressft.corpus import DroppedParagraph
-from pressft.newsroom import FIRST_DAY, Story, serve
+from pressft.invented import Story
+from pressft.newsroom import FIRST_DAY, serve
 
 HTML = {"Content-Type": "text/html; charset=utf-8"}
 RELEASES = releases()

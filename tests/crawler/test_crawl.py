@@ -16,7 +16,8 @@ from loopback import LOOPBACK, ROOT, Answer, Crawl, Site, rss, scrapy
 from crawler import plan
 from pressft import corpus
 from pressft.corpus import Article
-from pressft.newsroom import Newsroom, Story
+from pressft.invented import Story
+from pressft.newsroom import Newsroom
 
 HTML = {"Content-Type": "text/html; charset=utf-8"}
 PAGE = (

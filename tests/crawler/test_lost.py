@@ -15,7 +15,7 @@ from loopback import LOOPBACK, ROOT, Crawl, write_stories
 from test_crawl import articles_in
 
 from pressft import corpus
-from pressft.newsroom import Story
+from pressft.invented import Story
 from pressft.newsroom import serve as serve_stories
 
 LONG = "<p>" + "These words are the whole text, which the feed holds as well as its page. " * 12

@@ -17,7 +17,7 @@ from loopback import LOOPBACK, Crawl, scrapy, write_stories
 from test_crawl import articles_in
 
 from pressft.corpus import Article
-from pressft.newsroom import Story
+from pressft.invented import Story
 
 N_POSTS = 12
 XML = "Content-Type: application/xml"

@@ -1,0 +1,26 @@
+"""Where the state of studies is kept. No torch, Optuna or MLflow here: every command needs it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Stores:
+    """Where a study keeps what: files under `root`, trials in Optuna's storage, runs in MLflow.
+
+    Both default to SQLite under `root`.
+    """
+
+    root: Path
+    optuna_url: str | None = None
+    tracking_uri: str | None = None
+
+    @property
+    def storage(self) -> str:
+        """URL of Optuna's storage."""
+        return self.optuna_url or f"sqlite:///{self.root.resolve() / 'optuna.db'}"
+
+    @property
+    def outbox(self) -> Path:
+        """Folder of what MLflow is still to be sent."""
+        return self.root / "outbox"

@@ -1,0 +1,37 @@
+"""What import contracts cannot say: experiments are data, the crawler knows the corpus alone."""
+
+import ast
+from pathlib import Path
+
+
+def imports(file: Path) -> set[str]:
+    """Full names of the modules that a file imports, those for types alone left out."""
+    tree = ast.parse(file.read_text())
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
+            node.body = []
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module)
+            if node.module in {"pressft", "crawler"}:
+                found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def test_the_crawler_knows_the_corpus_alone(project: Path) -> None:
+    for file in (project / "crawler").rglob("*.py"):
+        of_ours = {name for name in imports(file) if name.startswith("pressft")}
+        allowed = {"pressft", "pressft.corpus", "pressft.duplicates", "pressft.errors"}
+        assert of_ours <= allowed, file
+
+
+def test_experiments_are_data(project: Path) -> None:
+    for file in (project / "experiments").glob("*.py"):
+        assert imports(file) <= {"dataclasses", "pressft.design", "pressft.spec"}, file
+        tree = ast.parse(file.read_text())
+        assert not [
+            n for n in ast.walk(tree) if isinstance(n, ast.For | ast.While | ast.FunctionDef)
+        ]
