@@ -23,9 +23,12 @@ from typing import TypeVar
 from step import quiet, resident
 from transformers import AutoTokenizer
 
-from pressft import blocks, corpus, invented, models
-from pressft.corpus import Article, Shard
-from pressft.tokens import separators, tokenize
+from pressft.corpus import format as corpus
+from pressft.corpus import invented
+from pressft.corpus.format import Article, Shard
+from pressft.model import base
+from pressft.model.tokens import separators, tokenize
+from pressft.training import packing
 
 TAKEN, BLOCK = 100_000, 256
 WORDS = 400  # of an article, about 2.5 kB
@@ -64,7 +67,7 @@ def alone() -> ProcessPoolExecutor:
 
 def stages(folder: Path, model: str) -> tuple[dict[str, tuple[float, int]], str]:
     """Seconds and peak of memory of each stage, the stages before it held; how much there is."""
-    tokenizer = AutoTokenizer.from_pretrained(models.folder(model, quiet))
+    tokenizer = AutoTokenizer.from_pretrained(base.folder(model, quiet))
     start = resident("VmRSS")
     found: dict[str, tuple[float, int]] = {}
 
@@ -80,8 +83,8 @@ def stages(folder: Path, model: str) -> tuple[dict[str, tuple[float, int]], str]
     timed("split, fingerprint", lambda: (read.splits, read.fingerprint))
     documents = timed("tokenised", lambda: tokenize(texts, tokenizer))
     between = separators(tokenizer)
-    packed = timed("packed", lambda: blocks.pack(documents, BLOCK, between))
-    timed("blocks of a trial", lambda: blocks.taken(packed, TAKEN // BLOCK, 0))
+    packed = timed("packed", lambda: packing.pack(documents, BLOCK, between))
+    timed("blocks of a trial", lambda: packing.taken(packed, TAKEN // BLOCK, 0))
     tokens = sum(len(document.ids) for document in documents)
     return found, f"{len(texts):,} articles, {tokens:,} tokens"
 

@@ -33,9 +33,10 @@ from crawler.cleaning import clean
 from crawler.exporter import assign
 from crawler.extraction import extract
 from crawler.languages import language_of
-from pressft import invented, newsroom
-from pressft.corpus import write_table
-from pressft.invented import Story
+from pressft.corpus import invented
+from pressft.corpus.format import write_table
+from pressft.corpus.invented import Story
+from pressft.demo import newsroom
 
 HERE = Path(__file__).resolve().parent
 PEER_ARTICLES = 1000

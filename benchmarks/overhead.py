@@ -30,13 +30,15 @@ from unittest import mock
 import torch
 from workers import environment, postgresql
 
-from pressft import scoring, sweep, training
-from pressft.console import Reporter
-from pressft.design import Choices, Study
-from pressft.locations import Stores
-from pressft.outbox import Record
+from pressft import sweep
+from pressft.evaluation import perplexity
+from pressft.progress import Reporter
 from pressft.spec import TrialSpec
-from pressft.study import Ledger
+from pressft.study.ledger import Ledger
+from pressft.study.locations import Stores
+from pressft.study.study import Choices, Study
+from pressft.tracking.outbox import Record
+from pressft.training import loop
 
 GOAL_S, STALL_S = 0.5, 0.05
 BASE = TrialSpec(
@@ -120,9 +122,9 @@ class Stopwatch:
     def at_work(self) -> Iterator[None]:
         """Measure training and scoring of ours."""
         with (
-            mock.patch.object(training, "train", self.around(training.train)),
-            mock.patch.object(scoring, "score", self.around(scoring.score)),
-            mock.patch.object(scoring, "generate", self.around(scoring.generate)),
+            mock.patch.object(loop, "train", self.around(loop.train)),
+            mock.patch.object(perplexity, "score", self.around(perplexity.score)),
+            mock.patch.object(perplexity, "generate", self.around(perplexity.generate)),
         ):
             yield
 

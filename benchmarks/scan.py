@@ -12,9 +12,12 @@ import statistics
 import time
 from collections.abc import Callable
 
-from pressft import corpora, models, scan, scoring, surgery
-from pressft.scores import total
-from pressft.tokens import separators, tokenize, up_to
+from pressft.corpus import load
+from pressft.evaluation import layer_scan, perplexity
+from pressft.model import base as models
+from pressft.model import surgery
+from pressft.model.tokens import separators, tokenize, up_to
+from pressft.score import total
 
 
 def main() -> None:
@@ -26,20 +29,20 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     asked = parser.parse_args()
     base = models.load(asked.model, "nf4", lambda *_: None)
-    texts = [article.text for article in corpora.find(asked.corpus).splits.validation]
+    texts = [article.text for article in load.find(asked.corpus).splits.validation]
     documents = up_to(tokenize(texts, base.tokenizer), asked.tokens)
     before = separators(base.tokenizer).before
-    cuts = scan.parts_of(base.n_layers, halves=False, block=0)
+    cuts = layer_scan.parts_of(base.n_layers, halves=False, block=0)
 
     def at_once() -> list[float]:
-        whole, found = scan.scan(base.model, documents, before, 512, cuts)
+        whole, found = layer_scan.scan(base.model, documents, before, 512, cuts)
         return [whole.perplexity, *(cut.score.perplexity for cut in found)]
 
     def one_by_one() -> list[float]:
-        found = [total(scoring.score(base.model, documents, before, 512)).perplexity]
+        found = [total(perplexity.score(base.model, documents, before, 512)).perplexity]
         for cut in cuts:
             with surgery.removed(base.model, cut):
-                found.append(total(scoring.score(base.model, documents, before, 512)).perplexity)
+                found.append(total(perplexity.score(base.model, documents, before, 512)).perplexity)
         return found
 
     seconds: dict[Callable[[], list[float]], list[float]] = {at_once: [], one_by_one: []}

@@ -36,8 +36,10 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from pressft import adapters, graphs, heads, models, norms
-from pressft.training import MICRO_TOKENS
+from pressft.model import adapter as adapters
+from pressft.model import base as models
+from pressft.model.fused import cuda_graph, loss, norm
+from pressft.training.loop import MICRO_TOKENS
 
 BATCH, BLOCK, RANK = 8, 256, 8
 GPU = torch.cuda.is_available()
@@ -157,8 +159,8 @@ def adapted(base: PreTrainedModel, what: Variant) -> Iterator[Callable[[Tensor],
             if layer or hasattr(module, "variance_epsilon"):
                 vars(module).pop("forward", None)
         if what.norms:
-            norms.fuse(model)
-        head = heads.of(model) if what.head else None
+            norm.fuse(model)
+        head = loss.of(model) if what.head else None
         recorded = None
         model.train()
 
@@ -181,7 +183,7 @@ def adapted(base: PreTrainedModel, what: Variant) -> Iterator[Callable[[Tensor],
 
         if what.recorded:
             trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-            recorded = graphs.Recorded(loss_of, trained, [some_rows()[: what.micro]])
+            recorded = cuda_graph.Recorded(loss_of, trained, [some_rows()[: what.micro]])
         yield step
 
 

@@ -52,12 +52,16 @@ from transformers import (
     TrainingArguments,
 )
 
-from pressft import corpora, models, scoring, status, sweep
-from pressft.design import Choices, Pruning, Study
-from pressft.locations import Stores
-from pressft.scores import total
+from pressft import sweep
+from pressft.corpus import load
+from pressft.evaluation import perplexity
+from pressft.model import base
+from pressft.model.tokens import separators, tokenize
+from pressft.report import status
+from pressft.score import total
 from pressft.spec import TrialSpec, resolve
-from pressft.tokens import separators, tokenize
+from pressft.study.locations import Stores
+from pressft.study.study import Choices, Pruning, Study
 
 GPU = torch.cuda.is_available()
 DTYPE = torch.bfloat16 if GPU else torch.float32
@@ -202,11 +206,11 @@ class Peer:
     def __init__(self, spec: TrialSpec) -> None:
         """Read and pad the texts."""
         self.spec, self.watch = spec, Stopwatch()
-        self.folder = models.folder(spec.model, quiet)
+        self.folder = base.folder(spec.model, quiet)
         self.scratch = tempfile.TemporaryDirectory()
         self.tokenizer = AutoTokenizer.from_pretrained(self.folder)
         self.tokenizer.pad_token = self.tokenizer.eos_token
-        splits = corpora.find(spec.corpus).splits
+        splits = load.find(spec.corpus).splits
         self.train, self.validation = (
             Padded([article.text for article in part], self.tokenizer, spec.block)
             for part in (splits.train, splits.validation)
@@ -278,7 +282,7 @@ class Peer:
         self.told.own[name] = loss
         began = time.perf_counter()
         before = separators(self.tokenizer).before
-        scored = scoring.score(model, self.test, before, self.spec.window)
+        scored = perplexity.score(model, self.test, before, self.spec.window)
         self.told.ours[name] = total(scored).loss
         self.told.beside_s += time.perf_counter() - began
 

@@ -28,13 +28,13 @@ from optuna.distributions import distribution_to_json
 from optuna.storages._rdb import models
 from optuna.trial import TrialState
 
-from pressft import planning, storage
-from pressft.design import Choices, Study
-from pressft.locations import Stores
-from pressft.results import Store, TrialResult, Untrained
-from pressft.scores import Score
+from pressft.score import Score
 from pressft.spec import Removal, TrialSpec
-from pressft.study import Ledger
+from pressft.study import sampling, storage
+from pressft.study.ledger import Ledger
+from pressft.study.locations import Stores
+from pressft.study.results import Store, TrialResult, Untrained
+from pressft.study.study import Choices, Study
 
 IDENTITY = {"weights": "w", "corpus": "c"}
 BASE = TrialSpec(model="tiny-llama", corpus="invented")
@@ -185,7 +185,7 @@ def command_s(command: Sequence[str], n: int, stores: Stores) -> float:
 
 def environment() -> dict[str, str]:
     """Ours, with the same pressft for commands that run elsewhere."""
-    here = str(Path(planning.__file__).parent.parent)
+    here = str(Path(sampling.__file__).parent.parent)
     return os.environ | {"PYTHONPATH": os.pathsep.join([here, os.environ.get("PYTHONPATH", "")])}
 
 
@@ -197,7 +197,7 @@ def fill(study: Study, stores: Stores, n: int) -> None:
     )
     opened = storage.backend(stores.storage)
     found = storage.connect(opened, study.name, create=False)
-    space, now = planning.distributions(study), datetime.now()
+    space, now = sampling.distributions(study), datetime.now()
     cells = [(f"{study.name}-{number}", p) for number, p in enumerate(study.grid()[:n])]
     with opened.engine.begin() as connection:
         row = {"study_id": found._study_id, "state": TrialState.COMPLETE}

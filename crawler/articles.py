@@ -13,7 +13,7 @@ from crawler.extraction import extract
 from crawler.languages import language_of
 from crawler.plan import preset_of
 from crawler.store import StoredPage
-from pressft.corpus import Article, text_sha256
+from pressft.corpus.format import Article, text_sha256
 
 NO_TEXT, TOO_SHORT, OTHER_LANGUAGE = "no text", "too short", "other language"
 MIN_WORDS = 5  # fewer are a menu or a notice, not an article, whatever is asked for

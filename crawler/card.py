@@ -4,7 +4,7 @@ import statistics
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from pressft.corpus import Article, DroppedParagraph, Shard
+from pressft.corpus.format import Article, DroppedParagraph, Shard
 
 _MOST = 20  # tags shown
 

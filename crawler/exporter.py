@@ -16,7 +16,7 @@ from crawler import repeats
 from crawler.articles import MIN_WORDS
 from crawler.card import card
 from crawler.cleaning import Drop
-from pressft.corpus import (
+from pressft.corpus.format import (
     DROPPED,
     MANIFEST,
     SHARD_NAME,
@@ -36,10 +36,10 @@ CARD = "README.md"
 
 
 def assign(new: Iterable[Article], old: Iterable[Article]) -> tuple[Article, ...]:
-    """The new articles with their groups, by `pressft.duplicates`."""
-    from pressft import duplicates  # 0.3 s of scipy, for nothing until the end of a crawl
+    """The new articles with their groups, by `pressft.corpus.dedup`."""
+    from pressft.corpus import dedup  # 0.3 s of scipy, for nothing until the end of a crawl
 
-    return duplicates.assign(new, old)
+    return dedup.assign(new, old)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from pressft.corpus import MANIFEST
+from pressft.corpus.format import MANIFEST
 from pressft.errors import UsageError, meant
 
 DATABASE = "crawl.db"

@@ -16,7 +16,7 @@ from typing import Any
 
 from crawler.feeds import Entry
 from crawler.plan import DATABASE
-from pressft.corpus import article_id
+from pressft.corpus.format import article_id
 from pressft.errors import MissingError
 
 # found → fetched → dropped (nothing usable on it), or failed (to be tried again by the next crawl)

@@ -8,8 +8,8 @@ other such openings is scored before and after.
 
 import dataclasses
 
-from pressft.design import Choices, Study
 from pressft.spec import SMALL
+from pressft.study.study import Choices, Study
 
 BASE = dataclasses.replace(SMALL, general="wikipedia", tokens=16_384)
 STUDY = Study(

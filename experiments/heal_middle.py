@@ -5,8 +5,8 @@ Design: grid of two arms, two ranks, three learning rates and three budgets; the
 the very same settings, so that what training alone brings is not taken for healing.
 """
 
-from pressft.design import Choices, Study
 from pressft.spec import SMALL
+from pressft.study.study import Choices, Study
 
 STUDY = Study(
     "heal-middle",

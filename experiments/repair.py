@@ -7,8 +7,8 @@ cells are those of `every_layer.py`, whose arms without repair are the control.
 
 import dataclasses
 
-from pressft.design import Choices, Study
 from pressft.spec import SMALL
+from pressft.study.study import Choices, Study
 
 STUDY = Study(
     "repair",

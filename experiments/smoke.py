@@ -4,8 +4,8 @@ Design: grid of four arms and two learning rates; under a minute, nothing to dow
 say nothing about layers: a random model has none worth keeping.
 """
 
-from pressft.design import Choices, Study
 from pressft.spec import TrialSpec
+from pressft.study.study import Choices, Study
 
 BASE = TrialSpec(
     model="tiny-qwen3",

@@ -8,19 +8,21 @@ from collections.abc import Mapping
 from contextlib import suppress
 from functools import partial
 
-from pressft import disk, projection, runs, tables
+from pressft import disk
 from pressft import trial as trials
-from pressft.bench import Bench
-from pressft.console import Reporter
-from pressft.display import Display
+from pressft._signals import Stopped, Stopping
+from pressft.context import Bench
 from pressft.errors import MissingError, PressftError
-from pressft.locations import Stores
-from pressft.outbox import Record
-from pressft.results import TrialResult, Untrained
-from pressft.rows import Row
-from pressft.signals import Stopped, Stopping
-from pressft.study import Ledger, Ticket
-from pressft.teller import DivergedError, Rested, Safety
+from pressft.progress import Reporter
+from pressft.report import tables
+from pressft.study.ledger import Ledger, Ticket
+from pressft.study.locations import Stores
+from pressft.study.results import TrialResult, Untrained
+from pressft.study.trials import Row
+from pressft.tracking import projection, runs
+from pressft.tracking.display import Display
+from pressft.tracking.outbox import Record
+from pressft.training.teller import DivergedError, Rested, Safety
 from pressft.trial import Advance
 
 

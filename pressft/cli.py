@@ -18,8 +18,8 @@ from pressft.errors import MissingError, PressftError, UsageError
 from pressft.spec import ScanSpec, TrialSpec
 
 if TYPE_CHECKING:
-    from pressft.design import Study
-    from pressft.locations import Stores
+    from pressft.study.locations import Stores
+    from pressft.study.study import Study
     from pressft.sweep import Outcome
 
 ROOT = Path("mlruns")
@@ -36,12 +36,12 @@ app = typer.Typer(
 
 def _studies(incomplete: str) -> list[str]:
     """Names that the shell may complete."""
-    from pressft import stored
-    from pressft.locations import Stores
+    from pressft.study import reader
+    from pressft.study.locations import Stores
 
     if not (ROOT / "optuna.db").is_file():
         return []
-    return [name for name in stored.names(Stores(ROOT).storage) if name.startswith(incomplete)]
+    return [name for name in reader.names(Stores(ROOT).storage) if name.startswith(incomplete)]
 
 
 StudyName = Annotated[str, typer.Argument(help="Name of a study.", autocompletion=_studies)]
@@ -72,12 +72,13 @@ def corpus(
     as_json: Json = False,
 ) -> None:
     """Verify a corpus and show its counts, dates, languages, duplicates, splits, fingerprint."""
-    from pressft import corpus as room
-    from pressft import inventory, show
+    from pressft.corpus import format as room
+    from pressft.corpus import summary as inventory
+    from pressft.report import terminal
 
     if dropped:
         room.read_manifest(folder)  # a folder that is no corpus is told
-        show.dropped(map(dataclasses.asdict, room.read_dropped(folder)), as_json=as_json)
+        terminal.dropped(map(dataclasses.asdict, room.read_dropped(folder)), as_json=as_json)
         return
     found = room.read(folder)
     if export:
@@ -85,7 +86,7 @@ def corpus(
             typer.echo(line)
         return
     summary = dataclasses.asdict(inventory.summary(found))
-    show.corpus(summary, as_json=as_json)
+    terminal.corpus(summary, as_json=as_json)
 
 
 As = Annotated[
@@ -109,20 +110,22 @@ def sweep(
     as_json: Json = False,
 ) -> None:
     """Run a study, or go on with it where it was left; print its table."""
-    from pressft import console, corpora, show
-    from pressft.locations import Stores
+    from pressft import progress
+    from pressft.corpus import load
+    from pressft.report import terminal
+    from pressft.study.locations import Stores
 
     until = time.time() + 3600 * budget_hours if budget_hours is not None else float("inf")
     study, stores = _study(file, name), Stores(ROOT, storage, tracking_uri)
-    corpora.find(study.base.corpus)  # found missing before seconds of imports
+    load.find(study.base.corpus)  # found missing before seconds of imports
     if dry_run:
-        with console.reporter() as report:
-            from pressft import forecast as ahead
+        with progress.reporter() as report:
+            from pressft import plan as ahead
 
             found = ahead.forecast(study, stores, report.setup)
-        show.forecast(found, as_json=as_json)
+        terminal.forecast(found, as_json=as_json)
         return
-    with console.reporter() as report:
+    with progress.reporter() as report:
         from pressft import sweep as room
 
         crew = None
@@ -147,10 +150,10 @@ def work(
     tracking_uri: Uri = None,
 ) -> None:
     """Take trials of a study that `sweep --workers` watches over."""
-    from pressft import console
-    from pressft.locations import Stores
+    from pressft import progress
+    from pressft.study.locations import Stores
 
-    with console.reporter() as report:
+    with progress.reporter() as report:
         from pressft import sweep as room
 
         stores = Stores(ROOT, storage, tracking_uri)
@@ -159,7 +162,7 @@ def work(
 
 def _study(file: Path, name: str) -> "Study":
     """The study of a file, under another name where one is given."""
-    from pressft import design
+    from pressft.study import study as design
 
     study = design.load(file)
     return dataclasses.replace(study, name=name) if name else study
@@ -175,29 +178,29 @@ def status(
     as_json: Json = False,
 ) -> None:
     """Show the table of a study, as far as it is, and the trials at work."""
-    from pressft import show
-    from pressft import status as room
-    from pressft.locations import Stores
+    from pressft.report import status as room
+    from pressft.report import terminal
+    from pressft.study.locations import Stores
 
     stores = Stores(ROOT, storage)
     if watch and not as_json:
         _watch(study, stores)
         return
     seen, running = room.look(study, stores), room.running(study, stores)
-    show.status(seen.finding, room.progress(seen.found), running, as_json=as_json)
+    terminal.status(seen.finding, room.progress(seen.found), running, as_json=as_json)
 
 
 def _watch(study: str, stores: "Stores") -> None:
     """Draw a study's status until it is done, or Ctrl-C."""
     from rich.live import Live
 
-    from pressft import show, status
+    from pressft.report import status, terminal
 
     gc.enable()  # it may stand for days
     with contextlib.suppress(KeyboardInterrupt), Live() as screen:
         while True:
             seen, running = status.look(study, stores), status.running(study, stores)
-            shown = show.live(seen.finding, status.progress(seen.found), running)
+            shown = terminal.live(seen.finding, status.progress(seen.found), running)
             screen.update(shown, refresh=True)
             if status.is_done(seen.found) and not running:
                 return
@@ -215,10 +218,10 @@ def report(
     as_json: Json = False,
 ) -> None:
     """Write the page that answers a study's question, also while it is still running."""
-    from pressft import report as room
-    from pressft import status, tables
-    from pressft.locations import Stores
-    from pressft.results import write_atomically
+    from pressft.report import page as room
+    from pressft.report import status, tables
+    from pressft.study.locations import Stores
+    from pressft.study.results import write_atomically
 
     stores = Stores(ROOT, storage)
     path = output or Path(f"{study}.html")
@@ -251,12 +254,13 @@ def export(
     as_json: Json = False,
 ) -> None:
     """Write the best trial by validation: adapter with its cut, and one dense checkpoint."""
-    from pressft import console, status
-    from pressft.locations import Stores
+    from pressft import progress
+    from pressft.report import status
+    from pressft.study.locations import Stores
 
     stores = Stores(ROOT, storage)
     status.find(study, stores)
-    with console.reporter() as report:
+    with progress.reporter() as report:
         from pressft import export as room
 
         receipt = room.export(study, arm, folder, stores, report.setup)
@@ -275,12 +279,13 @@ def export(
 
 def run(as_json: Json = False, **settings: Any) -> None:  # noqa: ANN401  (TrialSpec's fields)
     """Run one trial: cut, train, score. The options are the fields of TrialSpec."""
-    from pressft import console, corpora
-    from pressft.locations import Stores
+    from pressft import progress
+    from pressft.corpus import load
+    from pressft.study.locations import Stores
 
     spec = TrialSpec(**settings)
-    corpora.find(spec.corpus)  # found missing before seconds of imports
-    with console.reporter() as report:
+    load.find(spec.corpus)  # found missing before seconds of imports
+    with progress.reporter() as report:
         from pressft import sweep as room
 
         outcome = room.run_one(spec, report, Stores(ROOT))
@@ -289,16 +294,18 @@ def run(as_json: Json = False, **settings: Any) -> None:  # noqa: ANN401  (Trial
 
 def scan(as_json: Json = False, **settings: Any) -> None:  # noqa: ANN401  (ScanSpec's fields)
     """Score the removal of every layer and half layer, untrained, in one pass over the text."""
-    from pressft import console, corpora, show
-    from pressft.locations import Stores
+    from pressft import progress
+    from pressft.corpus import load
+    from pressft.report import terminal
+    from pressft.study.locations import Stores
 
     spec = ScanSpec(**settings)
-    corpora.find(spec.corpus)  # found missing before seconds of imports
-    with console.reporter() as report:
-        from pressft import survey
+    load.find(spec.corpus)  # found missing before seconds of imports
+    with progress.reporter() as report:
+        from pressft import scan as survey
 
         found = survey.run(spec, report, Stores(ROOT))
-    show.scan(found, as_json=as_json)
+    terminal.scan(found, as_json=as_json)
 
 
 def _with_options_of(spec: type, function: Callable[..., None]) -> Callable[..., None]:
@@ -337,7 +344,7 @@ def doctor(
 ) -> None:
     """Say where Optuna, MLflow and the files disagree, and mend it."""
     from pressft import doctor as room
-    from pressft.locations import Stores
+    from pressft.study.locations import Stores
 
     stores = Stores(ROOT, storage, tracking_uri)
     if not storage and not (ROOT / "optuna.db").is_file():
@@ -369,8 +376,8 @@ def ui(
     storage: Storage = None,
 ) -> None:
     """Open the MLflow UI on mlruns/, for this machine only; print the page of each study."""
-    from pressft import ui as room
-    from pressft.locations import Stores
+    from pressft.study.locations import Stores
+    from pressft.tracking import ui as room
 
     sites = [room.mlflow(ROOT, port)]
     if optuna and not storage and not (ROOT / "optuna.db").is_file():
@@ -383,16 +390,16 @@ def ui(
 @app.command()
 def demo(as_json: Json = False) -> None:
     """From a newsroom on loopback to a compared study: crawl, cut, train, score, all offline."""
-    from pressft import console
-    from pressft.locations import Stores
+    from pressft import progress
+    from pressft.study.locations import Stores
 
-    with console.reporter() as report:
-        from pressft import demo as room
+    with progress.reporter() as report:
         from pressft import sweep
+        from pressft.demo import run as room
 
         study, stories = room.choose(report)
     room.crawl(Path(study.base.corpus), stories)
-    with console.reporter() as report:
+    with progress.reporter() as report:
         outcome = sweep.run(study, report, Stores(ROOT))
     _print_outcome(outcome, study.name, as_json=as_json)
 
@@ -418,9 +425,9 @@ def main() -> None:
 
 
 def _print_outcome(outcome: "Outcome", name: str, *, as_json: bool) -> None:
-    from pressft import show
+    from pressft.report import terminal
 
-    show.finding(outcome.finding, as_json=as_json)
+    terminal.finding(outcome.finding, as_json=as_json)
     typer.echo(f"{name}: {outcome}. Compare the runs with: pressft ui", err=True)
     if outcome.timed_out:
         typer.echo("the hours are over; the same command goes on from here", err=True)

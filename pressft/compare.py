@@ -4,12 +4,15 @@ scores: what each cut takes to run, and what each model makes of prompts and que
 
 from collections.abc import Mapping, Sequence
 
-from pressft import adapters, costs, reading, trial
-from pressft.assets import Progress
-from pressft.bench import Bench
-from pressft.material import Material
-from pressft.results import TrialResult
+from pressft import trial
+from pressft._assets import Progress
+from pressft.context import Bench
+from pressft.evaluation import answers
+from pressft.evaluation import cost as costs
+from pressft.model import adapter
 from pressft.spec import TrialSpec, resolve
+from pressft.study.prompts import Material
+from pressft.study.results import TrialResult
 
 
 def measure_costs(bench: Bench, arms: Sequence[TrialSpec], progress: Progress) -> None:
@@ -33,18 +36,18 @@ def read(
     """Let every cut base and every arm's trained model read, unless it has read this before."""
     if not material:
         return
-    key, store, model = reading.key(material), bench.store, bench.base.model
+    key, store, model = answers.key(material), bench.store, bench.base.model
     for done, spec in enumerate(arms):
         progress("reading prompts and questions", done, len(arms))
         untrained, result = trial.untrained_key(bench, spec), trained.get(spec.remove)
         with trial.cut(bench, spec) as removal:
             if (known := store.reading(untrained)) is None or known.key != key:
-                store.save_reading(untrained, reading.read(model, bench.base.tokenizer, material))
+                store.save_reading(untrained, answers.read(model, bench.base.tokenizer, material))
             if result is None:
                 continue
             if (known := store.reading(result.cell)) is None or known.key != key:
                 folder = store.folder(result.cell) / "adapter"
-                with adapters.loaded(model, removal, bench.base.identity, folder) as healed:
-                    found = reading.read(healed, bench.base.tokenizer, material)
+                with adapter.loaded(model, removal, bench.base.identity, folder) as healed:
+                    found = answers.read(healed, bench.base.tokenizer, material)
                 store.save_reading(result.cell, found)
     progress("reading prompts and questions", len(arms), len(arms))

@@ -6,10 +6,10 @@ from pathlib import Path
 
 from transformers import PreTrainedModel
 
-from pressft import adapters
-from pressft.design import Choices, Range, Study
 from pressft.errors import MissingError
-from pressft.rungs import Rungs
+from pressft.model import adapter
+from pressft.study.halving import Rungs
+from pressft.study.study import Choices, Range, Study
 
 ROOM = 64 * 2**20  # bytes of disk that a study takes beside its adapters and their checkpoints
 CHECKPOINT = 3  # adapters: itself and two moments of it
@@ -27,7 +27,7 @@ def check(study: Study, model: PreTrainedModel, root: Path) -> None:
     rank = max([study.base.rank, *(int(v) for v in values)])
     if isinstance(ranks, Range):
         rank = int(ranks.high)
-    one = adapters.size(model, rank)
+    one = adapter.size(model, rank)
     each = CHECKPOINT if Rungs(study).until(study.spec(seed=study.seeds[0])) else 1  # that rests
     free, needed = shutil.disk_usage(root).free, ROOM + one * (AT_WORK + each * study.n_trials)
     if free < needed:

@@ -13,14 +13,16 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
-from pressft import outbox, projection, runs, status, storage, stored, tracking
-from pressft.locations import Stores
-from pressft.outbox import Record
-from pressft.results import Store
-from pressft.rows import Row
-from pressft.sender import PATIENCE_S, Sender
-from pressft.stored import Stored
-from pressft.tracking import STORE, SUMMARY, AwayError, Run, Tracker
+from pressft.report import status
+from pressft.study import reader, storage
+from pressft.study.locations import Stores
+from pressft.study.reader import Stored
+from pressft.study.results import Store
+from pressft.study.trials import Row
+from pressft.tracking import client, outbox, projection, runs
+from pressft.tracking.client import STORE, SUMMARY, AwayError, Run, Tracker
+from pressft.tracking.outbox import Record
+from pressft.tracking.sender import PATIENCE_S, Sender
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +46,7 @@ def examine(stores: Stores) -> Iterator[Fault]:
             return  # nothing else can be read
     shower = _Shower(stores)
     yield from _outbox(stores, shower)
-    for name in stored.names(stores.storage):
+    for name in reader.names(stores.storage):
         yield from _trials(name, stores)
         yield from _runs(name, shower)
 
@@ -79,7 +81,7 @@ def rebuild(stores: Stores, say: Callable[[str], None]) -> None:
     """
     (stores.root / STORE).unlink(missing_ok=True)
     shower = _Shower(stores)
-    for name in stored.names(stores.storage):
+    for name in reader.names(stores.storage):
         found = status.find(name, stores)
         done = [row for row in found.rows if row.state == "complete"]
         for row in done:
@@ -133,7 +135,7 @@ def _tables(stores: Stores) -> Iterator[Fault]:
     """Databases of an older Optuna or MLflow."""
     for name, mend in (
         ("Optuna", storage.outdated(stores.storage)),
-        ("MLflow", tracking.outdated(stores.root)),
+        ("MLflow", client.outdated(stores.root)),
     ):
         if mend:
             yield Fault("storage", f"the tables are those of an older {name}", mend)
@@ -144,11 +146,11 @@ def _trials(name: str, stores: Stores) -> Iterator[Fault]:
     store = Store(stores.root)
     for row in status.find(name, stores).rows:
         trial = f"trial {row.number} ({row.arm})"
-        if row.state == "running" and stored.is_dead(row):
+        if row.state == "running" and reader.is_dead(row):
             yield Fault(
                 name,
                 f"{trial} is running, but its process is gone",
-                partial(stored.end, name, stores.storage, row.number),
+                partial(reader.end, name, stores.storage, row.number),
             )
         cell = str(row.attrs.get("cell", ""))
         if row.state != "complete":
@@ -170,9 +172,9 @@ def _outbox(stores: Stores, shower: _Shower) -> Iterator[Fault]:
     """What MLflow has not been told, or would not hear."""
     busy = {
         str(row.attrs.get("record"))
-        for name in stored.names(stores.storage)
+        for name in reader.names(stores.storage)
         for row in status.find(name, stores).rows
-        if row.state == "running" and not stored.is_dead(row)
+        if row.state == "running" and not reader.is_dead(row)
     }
     names = [r.name for r in outbox.waiting(stores.outbox) if r.name not in busy]
     if names:

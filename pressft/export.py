@@ -18,16 +18,22 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from pressft import adapters, arms, corpora, models, scoring, status, surgery, tables
-from pressft.arms import Arm, Done, Finding
-from pressft.assets import Progress
+from pressft._assets import Progress
+from pressft.corpus import load
 from pressft.errors import PressftError, RefusedError, UsageError
-from pressft.locations import Stores
-from pressft.results import Store
-from pressft.scores import Score, total
+from pressft.evaluation import perplexity as scoring
+from pressft.model import adapter as adapters
+from pressft.model import base as models
+from pressft.model import surgery
+from pressft.model.tokens import separators, tokenize
+from pressft.report import finding as arms
+from pressft.report import status, tables
+from pressft.report.finding import Arm, Done, Finding
+from pressft.score import Score, total
 from pressft.spec import WHOLE, TrialSpec
-from pressft.stored import Stored
-from pressft.tokens import separators, tokenize
+from pressft.study.locations import Stores
+from pressft.study.reader import Stored
+from pressft.study.results import Store
 
 LOGIT_TOLERANCE = 1e-3  # of the largest logit: merging adds in another order
 LOSS_TOLERANCE = 0.01  # nats a token, of the test split: a GPU scored in bf16, the file is fp32
@@ -102,7 +108,7 @@ def _write(found: Stored, best: Done, folder: Path, store: Store, progress: Prog
     """Adapter and checkpoint, and the checks of the checkpoint."""
     row = next(row for row in found.rows if row.number == best.number)
     spec = found.spec(row)
-    corpus = corpora.find(spec.corpus)
+    corpus = load.find(spec.corpus)
     base = models.load(spec.model, spec.quantization, progress, on_cpu=True)
     for name, seen, wanted in (
         ("weights", base.identity, found.weights),

@@ -13,22 +13,27 @@ from typing import Protocol
 
 import filelock
 
-from pressft import arms, compare, disk, material, models, runs, status, survey
-from pressft.arms import Finding
+from pressft import compare, disk, scan
+from pressft._signals import Stopping
 from pressft.attempts import Attempts
-from pressft.bench import Bench, prepare
-from pressft.console import Reporter
-from pressft.design import Study
-from pressft.display import Display
+from pressft.context import Bench, prepare
 from pressft.errors import MissingError, RefusedError
-from pressft.locations import Stores
-from pressft.results import Store
-from pressft.rows import Row
-from pressft.rungs import Rungs
-from pressft.signals import Stopping
+from pressft.model import base as models
+from pressft.progress import Reporter
+from pressft.report import finding as arms
+from pressft.report import status
+from pressft.report.finding import Finding
 from pressft.spec import WHOLE, ScanSpec, TrialSpec, resolve
-from pressft.stored import Running
-from pressft.study import Ledger
+from pressft.study import prompts
+from pressft.study.halving import Rungs
+from pressft.study.ledger import Ledger
+from pressft.study.locations import Stores
+from pressft.study.reader import Running
+from pressft.study.results import Store
+from pressft.study.study import Study
+from pressft.study.trials import Row
+from pressft.tracking import runs
+from pressft.tracking.display import Display
 
 WAIT_S = 0.5  # between two looks whether others have left something to do
 
@@ -92,7 +97,7 @@ def run(
         PressftError: corpus, model or store cannot be used; nothing has been started then.
         MissingError: the disk is full; the same command goes on from where it was.
     """
-    texts = material.load(study.prompts, study.questions)  # refuse before anything is started
+    texts = prompts.load(study.prompts, study.questions)  # refuse before anything is started
     with _lock(stores, study.name), Stopping() as stopping:
         sweep = _open(study, report, stores, experiment)
         sweep.ledger.describe(material=dataclasses.asdict(texts), environment=runs.environment())
@@ -247,7 +252,7 @@ class _Sweep:
                 self.display.recoveries(before, done, whole)
             specs = [self.study.spec(remove=arm) for arm in self.study.arms()]
             healed = {arm: trials[0].result for arm, trials in chosen.items()}
-            texts = material.load(self.study.prompts, self.study.questions)
+            texts = prompts.load(self.study.prompts, self.study.questions)
             compare.measure_costs(self.bench, specs, self.report.setup)
             compare.read(self.bench, specs, healed, texts, self.report.setup)
             self.display.complete()
@@ -266,7 +271,7 @@ def _scanned(study: Study, bench: Bench, report: Reporter, stores: Stores) -> St
         quantization=base.quantization,
         halves=False,
     )
-    found = survey.on(bench.base, bench.text.corpus, spec, report, stores)
+    found = scan.on(bench.base, bench.text.corpus, spec, report, stores)
     return study.with_scan(found.best(study.scanned))
 
 

@@ -14,13 +14,15 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from pressft import adapters, scoring, surgery, training
-from pressft.bench import TRAIN_COST, Bench, training_data
-from pressft.results import TrialResult, Untrained
-from pressft.scores import Score, total
+from pressft.context import TRAIN_COST, Bench, training_data
+from pressft.evaluation import perplexity
+from pressft.model import adapter, surgery
+from pressft.model.tokens import Document, up_to
+from pressft.score import Score, total
 from pressft.spec import CELL_VERSION, Removal, TrialSpec, resolve
-from pressft.teller import OnPoint, Safety
-from pressft.tokens import Document, up_to
+from pressft.study.results import TrialResult, Untrained
+from pressft.training import loop
+from pressft.training.teller import OnPoint, Safety
 
 Advance = Callable[[str, int], None]  # what is being done, scored-token equivalents done just now
 
@@ -47,7 +49,7 @@ def cut(bench: Bench, spec: TrialSpec) -> Iterator[Removal]:
     scales: tuple[float, ...] = ()
     if spec.repairs(parts):
         text = up_to(bench.text.train, CALIBRATION_TOKENS)
-        rows = scoring.windows(text, bench.separators.before, spec.window)
+        rows = perplexity.windows(text, bench.separators.before, spec.window)
         scales = surgery.gaps(model, parts, [torch.tensor([row.ids]) for row in rows])
     with surgery.removed(model, parts, scales) as removal:
         yield removal
@@ -109,7 +111,7 @@ def run_trial(
 
     with (
         cut(bench, spec) as removal,
-        adapters.attached(bench.base.model, spec.rank, spec.seed) as model,
+        adapter.attached(bench.base.model, spec.rank, spec.seed) as model,
     ):
 
         def validate() -> Score:
@@ -118,11 +120,11 @@ def run_trial(
 
         files = bench.store.folder(cell)
         kept = safety(files / "checkpoints")
-        trained = training.train(model, data, spec, validate, tell, kept)
+        trained = loop.train(model, data, spec, validate, tell, kept)
         label = f"{spec.remove}: testing"
         test, general = _test(bench, model, spec, lambda n: advance(label, n))
         samples = _samples(bench, model)
-        adapters.save(model, removal, bench.base.name, bench.base.identity, files / "adapter")
+        adapter.save(model, removal, bench.base.name, bench.base.identity, files / "adapter")
     result = TrialResult(
         cell=cell,
         removal=removal,
@@ -158,7 +160,7 @@ def _score(
     spec: TrialSpec,
     on_tokens: Callable[[int], None],
 ) -> tuple[Score, ...]:
-    return scoring.score(
+    return perplexity.score(
         model,
         documents,
         bench.separators.before,
@@ -169,6 +171,6 @@ def _score(
 
 def _samples(bench: Bench, model: nn.Module) -> tuple[str, ...]:
     prompts = bench.prompts()
-    new = scoring.generate(model, prompts, bench.separators, SAMPLE_TOKENS)
+    new = perplexity.generate(model, prompts, bench.separators, SAMPLE_TOKENS)
     decode = bench.base.tokenizer.decode
     return tuple(f"{decode(p)}⟶{decode(n)}" for p, n in zip(prompts, new, strict=True))

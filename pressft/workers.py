@@ -14,11 +14,11 @@ from typing import IO
 
 import torch
 
-from pressft.console import Reporter
+from pressft._signals import Stopped, Stopping
 from pressft.errors import PressftError
-from pressft.leases import worker_name
-from pressft.rows import Row
-from pressft.signals import Stopped, Stopping
+from pressft.progress import Reporter
+from pressft.study.liveness import worker_name
+from pressft.study.trials import Row
 
 POLL_S = 0.2
 LOOK_S = 2.0  # between two looks at how far they are

@@ -31,11 +31,13 @@ from listening import TINY, Listener
 from proxy import Proxy
 from servers import Database, mlflow_server
 
-from pressft import doctor, status, sweep, teller
-from pressft.design import Choices, Study
+from pressft import doctor, sweep
 from pressft.errors import MissingError
-from pressft.locations import Stores
-from pressft.results import Store
+from pressft.report import status
+from pressft.study.locations import Stores
+from pressft.study.results import Store
+from pressft.study.study import Choices, Study
+from pressft.training import teller
 
 BASE = dataclasses.replace(TINY, validation_tokens=300)
 POINTS_OF = "SELECT key, step FROM metrics WHERE run_uuid = ?"

@@ -19,7 +19,7 @@ if TYPE_CHECKING:  # heavy: the process that only hands out the tests does witho
     import torch
     from transformers import PreTrainedModel
 
-    from pressft.models import Base
+    from pressft.model.base import Base
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -32,31 +32,32 @@ def _cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 @pytest.fixture(scope="session", autouse=True)
 def _ready_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """MLflow takes six seconds to set up a store: the first one is kept, and copied later."""
-    from pressft import tracking
+    from pressft.tracking import client
 
     kept = tmp_path_factory.mktemp("store")
-    set_up = tracking._set_up
+    set_up = client._set_up
 
     def copy(root: Path) -> None:
-        if not (kept / tracking.STORE).is_file():
+        if not (kept / client.STORE).is_file():
             set_up(kept)
-        shutil.copy(kept / tracking.STORE, root / tracking.STORE)
+        shutil.copy(kept / client.STORE, root / client.STORE)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tracking, "_set_up", copy)
+        patch.setattr(client, "_set_up", copy)
         yield
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _few_words() -> Iterator[None]:
     """Models say little where the tests do not ask what they say: it is most of a tiny study."""
-    from pressft import costs, reading, trial
+    from pressft import trial
+    from pressft.evaluation import answers, cost
 
     gc.freeze()  # each training ends with a collection, which would look at all of torch again
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(costs, "NEW_TOKENS", 4)
-        patch.setattr(costs, "ROUNDS", 1)
-        patch.setattr(reading, "NEW_TOKENS", 8)
+        patch.setattr(cost, "NEW_TOKENS", 4)
+        patch.setattr(cost, "ROUNDS", 1)
+        patch.setattr(answers, "NEW_TOKENS", 8)
         patch.setattr(trial, "SAMPLE_TOKENS", 8)
         yield
 
@@ -68,7 +69,7 @@ def family(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def model(family: str) -> "PreTrainedModel":
-    from pressft import tiny
+    from pressft.model import tiny
 
     return tiny.model(family)
 
@@ -76,14 +77,14 @@ def model(family: str) -> "PreTrainedModel":
 @pytest.fixture(scope="session")
 def load() -> "Callable[..., Base]":
     """Loads a base model; the same one is shared by all who ask for it."""
-    from pressft import models
+    from pressft.model import base
 
     loaded: dict[tuple[str, str, bool], Base] = {}
 
     def get(name: str, quantization: str = "nf4", *, unpack: bool = True) -> "Base":
         key = (name, quantization, unpack)
         if key not in loaded:
-            loaded[key] = models.load(name, quantization, lambda *_: None, unpack=unpack)
+            loaded[key] = base.load(name, quantization, lambda *_: None, unpack=unpack)
         return loaded[key]
 
     return get

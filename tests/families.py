@@ -14,7 +14,7 @@ from transformers import (
     Qwen2ForCausalLM,
 )
 
-from pressft import tiny
+from pressft.model import tiny
 
 SHAPE = {
     "vocab_size": 257,

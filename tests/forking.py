@@ -10,8 +10,8 @@ import sys
 import traceback
 from collections.abc import Callable
 
-from pressft import checkpoints
-from pressft.results import TrialResult
+from pressft.study.results import TrialResult
+from pressft.training import checkpoint
 
 POINTS = ("train/loss", "train/learning_rate", "train/grad_norm", "eval/loss", "eval/perplexity")
 
@@ -43,7 +43,7 @@ def die_in_save(call: int) -> None:
 
     def deadly(descriptor: int) -> None:
         nonlocal calls
-        calls += sys._getframe(1).f_code.co_filename == checkpoints.__file__
+        calls += sys._getframe(1).f_code.co_filename == checkpoint.__file__
         if calls == call:
             os.kill(os.getpid(), signal.SIGKILL)
         sync(descriptor)

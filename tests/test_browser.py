@@ -22,9 +22,10 @@ from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
-from pressft import doctor, report
-from pressft.design import Study
-from pressft.locations import Stores
+from pressft import doctor
+from pressft.report import page as report
+from pressft.study.locations import Stores
+from pressft.study.study import Study
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 AXE = Path(__file__).resolve().parent.parent / ".venv" / "axe.min.js"

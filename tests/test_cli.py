@@ -13,10 +13,11 @@ import pytest
 from mlflow import MlflowClient
 from studies import fill, grid
 
-from pressft import cli, status
-from pressft.locations import Stores
-from pressft.stored import Stored
-from pressft.study import Ledger
+from pressft import cli
+from pressft.report import status
+from pressft.study.ledger import Ledger
+from pressft.study.locations import Stores
+from pressft.study.reader import Stored
 
 COMMANDS = ["corpus", "scan", "run", "sweep", "status", "report", "export", "doctor", "ui", "demo"]
 

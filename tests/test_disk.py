@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 from listening import TINY, Listener
 
-from pressft import disk, sweep, tiny
-from pressft.design import Choices, Study
+from pressft import disk, sweep
 from pressft.errors import MissingError
-from pressft.locations import Stores
+from pressft.model import tiny
+from pressft.study.locations import Stores
+from pressft.study.study import Choices, Study
 
 STUDY = Study("small", TINY, {"remove": Choices("none", "last")})
 MOUNTABLE = os.geteuid() == 0 and Path("/dev/loop-control").exists()
@@ -63,7 +64,7 @@ def test_a_disk_that_fills_up_while_training_stops_the_study_which_goes_on_later
     volume: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(disk, "ROOM", 0)
-    monkeypatch.setattr("pressft.teller.CHECKPOINT_S", 0.0)
+    monkeypatch.setattr("pressft.training.teller.CHECKPOINT_S", 0.0)
     study = dataclasses.replace(STUDY, space={})
     stores = Stores(volume, f"sqlite:///{tmp_path / 'optuna.db'}")  # cells alone on the small one
     ballast = volume / "ballast"

@@ -8,13 +8,14 @@ import pytest
 import typer.main
 
 from crawler import plan
-from pressft import invented, newsroom
 from pressft.cli import app
+from pressft.corpus import invented
+from pressft.demo import newsroom
 
 EXPERIMENT = '''
 """Question: does the notebook run?"""
 
-from pressft.design import Choices, Study
+from pressft.study.study import Choices, Study
 from pressft.spec import TrialSpec
 
 BASE = TrialSpec(

@@ -9,11 +9,11 @@ from mlflow import MlflowClient
 from studies import fill, grid
 
 from pressft import doctor
-from pressft.locations import Stores
-from pressft.outbox import Record
-from pressft.results import Store
-from pressft.study import Ledger
-from pressft.tracking import Tracker
+from pressft.study.ledger import Ledger
+from pressft.study.locations import Stores
+from pressft.study.results import Store
+from pressft.tracking.client import Tracker
+from pressft.tracking.outbox import Record
 
 
 @pytest.fixture

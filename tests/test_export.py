@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 from listening import TINY, Listener
 
-from pressft import export, status, sweep
-from pressft.design import Choices, Study
+from pressft import export, sweep
 from pressft.errors import RefusedError, UsageError
-from pressft.locations import Stores
+from pressft.report import status
+from pressft.study.locations import Stores
+from pressft.study.study import Choices, Study
 
 BASE = dataclasses.replace(TINY, rank=4)
 ARMS = {"none": 4, "middle": 3, "mlp:1,0": 3, "attention:0": 4}  # and the layers that are left

@@ -8,12 +8,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pressft import adapters, graphs, heads, models, surgery, training
-from pressft.blocks import Blocks
-from pressft.models import Base
-from pressft.scores import Score
+from pressft.model import adapter, surgery
+from pressft.model import base as models
+from pressft.model.base import Base
+from pressft.model.fused import cuda_graph, loss
+from pressft.score import Score
 from pressft.spec import TrialSpec
-from pressft.teller import Safety
+from pressft.training import loop
+from pressft.training.packing import Blocks
+from pressft.training.teller import Safety
 
 pytestmark = [
     pytest.mark.gpu,
@@ -31,8 +34,8 @@ def train(base: Base, spec: TrialSpec, safety: Safety | None = None) -> list[Poi
     shape = spec.steps * spec.batch, spec.block
     rows = torch.randint(0, 16, shape, generator=torch.Generator().manual_seed(0))  # of few words
     points: list[Point] = []
-    with surgery.removed(base.model, [1]), adapters.attached(base.model, spec.rank, 0) as model:
-        training.train(
+    with surgery.removed(base.model, [1]), adapter.attached(base.model, spec.rank, 0) as model:
+        loop.train(
             model,
             Blocks(rows),
             spec,
@@ -57,7 +60,7 @@ def test_an_unpacked_base_gives_the_numbers_of_a_packed_one(load: Load) -> None:
 
 
 def test_an_update_in_one_operation_is_that_of_peft(load: Load) -> None:
-    with adapters.attached(load("tiny-qwen3").model, 4, 0) as wrapped:
+    with adapter.attached(load("tiny-qwen3").model, 4, 0) as wrapped:
         for module in wrapped.modules():
             if not hasattr(module, "lora_A"):
                 continue
@@ -83,7 +86,7 @@ def near(found: Tensor, expected: Tensor) -> bool:
 def test_a_loss_without_logits_is_that_of_the_model(load: Load) -> None:
     model = load("tiny-qwen3").model
     ids = torch.randint(0, 256, (3, 100), device="cuda")
-    head = heads.of(model)
+    head = loss.of(model)
     assert head is not None
     with torch.no_grad():
         ours = head.loss_of(ids) / ids[:, 1:].numel()
@@ -95,14 +98,14 @@ def test_a_loss_without_logits_is_that_of_the_model(load: Load) -> None:
 def test_recorded_passes_train_as_others_do(
     load: Load, monkeypatch: pytest.MonkeyPatch, micro: int, *, unpack: bool
 ) -> None:
-    monkeypatch.setitem(training.MICRO_TOKENS, "cuda", micro * SPEC.block)
+    monkeypatch.setitem(loop.MICRO_TOKENS, "cuda", micro * SPEC.block)
     base = load("tiny-qwen3", unpack=unpack)
     recorded = train(base, SPEC)
-    monkeypatch.setattr(graphs, "pays", lambda _: False)
+    monkeypatch.setattr(cuda_graph, "pays", lambda _: False)
     for (_, ours), (_, theirs) in zip(recorded, train(base, SPEC), strict=True):
         assert ours == pytest.approx(theirs, rel=1e-2)
     monkeypatch.undo()
-    monkeypatch.setitem(training.MICRO_TOKENS, "cuda", micro * SPEC.block)
+    monkeypatch.setitem(loop.MICRO_TOKENS, "cuda", micro * SPEC.block)
     assert train(base, SPEC) == recorded
 
 
@@ -111,14 +114,16 @@ def test_where_memory_is_short_a_recorded_pass_takes_fewer_blocks(
 ) -> None:
     base = load("tiny-qwen3")
     whole = train(base, SPEC)
-    made_by = graphs.Recorded.__init__
+    made_by = cuda_graph.Recorded.__init__
 
-    def make(self: graphs.Recorded, loss_of: object, trained: object, like: list[Tensor]) -> None:
+    def make(
+        self: cuda_graph.Recorded, loss_of: object, trained: object, like: list[Tensor]
+    ) -> None:
         made_by(self, loss_of, trained, like)
         if len(like[0]) > 2:
             raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(graphs.Recorded, "__init__", make)
+    monkeypatch.setattr(cuda_graph.Recorded, "__init__", make)
     said: list[str] = []
     fewer = train(base, SPEC, Safety(tmp_path, say=said.append))
     assert said == ["out of memory: going on with 2 blocks a pass"]
@@ -141,12 +146,12 @@ def test_every_optimizer_trains(load: Load, name: str) -> None:
 def test_a_base_asked_for_on_the_cpu_takes_its_adapter_there(load: Load, tmp_path: Path) -> None:
     base = load("tiny-qwen3")
     with surgery.removed(base.model, [1]) as removal:
-        with adapters.attached(base.model, 2, 0) as wrapped:
-            adapters.save(wrapped, removal, base.name, base.identity, tmp_path)
+        with adapter.attached(base.model, 2, 0) as wrapped:
+            adapter.save(wrapped, removal, base.name, base.identity, tmp_path)
         kept = models.load("tiny-qwen3", "nf4", lambda *_: None, on_cpu=True).model
     with (
         surgery.removed(kept, [1]) as removal,
-        adapters.loaded(kept, removal, base.identity, tmp_path) as wrapped,
+        adapter.loaded(kept, removal, base.identity, tmp_path) as wrapped,
     ):
         assert {p.device.type for p in wrapped.parameters()} == {"cpu"}
         assert torch.isfinite(wrapped(torch.arange(9)[None]).logits).all()
@@ -154,5 +159,5 @@ def test_a_base_asked_for_on_the_cpu_takes_its_adapter_there(load: Load, tmp_pat
 
 def test_a_training_takes_one_device_of_several(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    arguments = training._arguments(SPEC, Path("unused"), 4, torch.bfloat16)
+    arguments = loop._arguments(SPEC, Path("unused"), 4, torch.bfloat16)
     assert arguments.train_batch_size == 4

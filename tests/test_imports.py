@@ -24,13 +24,13 @@ def imports(file: Path) -> set[str]:
 def test_the_crawler_knows_the_corpus_alone(project: Path) -> None:
     for file in (project / "crawler").rglob("*.py"):
         of_ours = {name for name in imports(file) if name.startswith("pressft")}
-        allowed = {"pressft", "pressft.corpus", "pressft.duplicates", "pressft.errors"}
+        allowed = {"pressft", "pressft.corpus.dedup", "pressft.corpus.format", "pressft.errors"}
         assert of_ours <= allowed, file
 
 
 def test_experiments_are_data(project: Path) -> None:
     for file in (project / "experiments").glob("*.py"):
-        assert imports(file) <= {"dataclasses", "pressft.design", "pressft.spec"}, file
+        assert imports(file) <= {"dataclasses", "pressft.study.study", "pressft.spec"}, file
         tree = ast.parse(file.read_text())
         assert not [
             n for n in ast.walk(tree) if isinstance(n, ast.For | ast.While | ast.FunctionDef)

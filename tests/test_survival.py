@@ -12,10 +12,12 @@ from forking import comparable, ended, fork
 from listening import TINY, Listener
 from mlflow import MlflowClient
 
-from pressft import status, sweep, teller
-from pressft.design import Choices, Study
-from pressft.locations import Stores
-from pressft.results import Store, TrialResult
+from pressft import sweep
+from pressft.report import status
+from pressft.study.locations import Stores
+from pressft.study.results import Store, TrialResult
+from pressft.study.study import Choices, Study
+from pressft.training import teller
 
 BASE = dataclasses.replace(TINY, tokens=6144, validation_tokens=300)
 STUDY = Study("survivor", BASE, {"remove": Choices("last")})

@@ -18,16 +18,19 @@ import pytest
 from listening import TINY, Listener
 from mlflow import MlflowClient
 
-from pressft import doctor, forecast, report, status, sweep, tables, training
-from pressft.bench import prepare
-from pressft.cuts import Scan
-from pressft.design import Choices, Study
+from pressft import doctor, plan, sweep
+from pressft.context import prepare
 from pressft.errors import DataError, RefusedError, UsageError
-from pressft.locations import Stores
-from pressft.results import Store
+from pressft.report import page as report
+from pressft.report import status, tables
 from pressft.spec import TrialSpec
-from pressft.study import Ledger
+from pressft.study.ledger import Ledger
+from pressft.study.locations import Stores
+from pressft.study.results import Store
+from pressft.study.scans import Scan
+from pressft.study.study import Choices, Study
 from pressft.sweep import Outcome
+from pressft.training import loop
 
 BASE = dataclasses.replace(TINY, model="tiny-qwen3", tokens=2560)
 STUDY = Study("study", BASE, {"remove": Choices("none", "first"), "rank": Choices(2, 4)})
@@ -171,7 +174,7 @@ def test_status_shows_the_table_from_files_alone(root: Path, outcome: Outcome) -
 def test_a_failing_trial_does_not_end_the_study(
     fresh: Callable[[Path], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    train = training.train
+    train = loop.train
 
     def broken(model: object, data: object, spec: TrialSpec, *rest: object) -> object:
         if spec.rank == 2:
@@ -180,7 +183,7 @@ def test_a_failing_trial_does_not_end_the_study(
 
     root = fresh(tmp_path / "mlruns")
     study = dataclasses.replace(STUDY, name="faulty")
-    monkeypatch.setattr(training, "train", broken)
+    monkeypatch.setattr(loop, "train", broken)
     first = sweep.run(study, Listener(), Stores(root))
     assert (first.trained, first.failed) == (2, 2)
     monkeypatch.undo()
@@ -221,7 +224,7 @@ def command(fresh: Callable[[Path], Path], tmp_path: Path) -> list[str]:
     """A sweep of a long trial, as a process of its own in a folder of its own."""
     fresh(tmp_path / "mlruns")
     (tmp_path / "long.py").write_text(
-        "from pressft.design import Study\nfrom pressft.spec import TrialSpec\n"
+        "from pressft.study.study import Study\nfrom pressft.spec import TrialSpec\n"
         "STUDY = Study('long', TrialSpec(model='tiny-llama', corpus='invented', rank=2, "
         "tokens=400_000, batch=4, block=64, window=128, validation_tokens=1000), {})\n"
     )
@@ -329,13 +332,13 @@ def test_a_study_of_the_best_of_a_scan_reads_and_foretells(
 
 
 def test_a_forecast_knows_what_is_done_and_what_is_not(root: Path, outcome: Outcome) -> None:
-    found = forecast.forecast(STUDY, Stores(root), lambda *_: None)
+    found = plan.forecast(STUDY, Stores(root), lambda *_: None)
     assert outcome.done == len(found.cells)
     assert all(cell.known for cell in found.cells)
     assert [(arm.trials, arm.known, arm.tokens) for arm in found.arms] == [(2, 2, 0)] * 2
     assert found.seconds == 0
     more = dataclasses.replace(STUDY, name="more", space={**STUDY.space, "rank": Choices(2, 8)})
-    found = forecast.forecast(more, Stores(root), lambda *_: None)
+    found = plan.forecast(more, Stores(root), lambda *_: None)
     assert [cell.known for cell in found.cells] == [True, True, False, False]
     assert [(arm.trials, arm.known, arm.tokens) for arm in found.arms] == [(2, 1, 2560)] * 2
     assert found.arms[0].seconds > found.arms[1].seconds > 0  # a layer less is less work
@@ -375,7 +378,7 @@ def test_a_trial_behind_its_arm_ends_early_in_both_views(
     assert [trial.state.name for trial in stored.trials] == ["COMPLETE"] * 3 + ["PRUNED"]
     again = sweep.run(study, Listener(), Stores(root))
     assert (again.trained, again.pruned) == (0, 0)
-    ahead = forecast.forecast(study, Stores(root), lambda *_: None)
+    ahead = plan.forecast(study, Stores(root), lambda *_: None)
     assert [cell.known for cell in ahead.cells] == [True] * 4  # one that ended early, too
 
 

@@ -11,12 +11,16 @@ from listening import TINY as SPEC
 from states import fingerprint
 from transformers import AutoModelForCausalLM
 
-from pressft import adapters, blocks, invented, scoring, surgery, trial
-from pressft.bench import N_SAMPLES, Bench, prepare, training_data
+from pressft import trial
+from pressft.context import N_SAMPLES, Bench, prepare, training_data
+from pressft.corpus import invented
 from pressft.errors import DataError, RefusedError
-from pressft.models import Base
-from pressft.results import Store, TrialResult
-from pressft.scores import total
+from pressft.evaluation import perplexity
+from pressft.model import adapter, surgery
+from pressft.model.base import Base
+from pressft.score import total
+from pressft.study.results import Store, TrialResult
+from pressft.training import packing
 
 
 def nobody(*_: object) -> None:
@@ -77,7 +81,7 @@ def test_law_8_an_untrained_cut_is_scored_once(
 ) -> None:
     spec = dataclasses.replace(SPEC, remove="first")
     first = trial.untrained(bench, spec, nobody)
-    monkeypatch.delattr("pressft.scoring.score")
+    monkeypatch.delattr("pressft.evaluation.perplexity.score")
     assert trial.untrained(bench, dataclasses.replace(spec, rank=9), nobody) == first
 
 
@@ -97,7 +101,7 @@ def test_the_saved_adapter_gives_the_scores_of_the_result(
     result, base = results["first"], load("tiny-llama")
     with surgery.removed(base.model, [0]) as removal:
         folder = bench.store.folder(result.cell) / "adapter"
-        model = adapters.load(base.model, removal, base.identity, folder)
+        model = adapter.load(base.model, removal, base.identity, folder)
         test = trial.scoring.score(model, bench.text.test, bench.separators.before, SPEC.window)
         model.unload()
         base.model.__dict__.pop("peft_config", None)
@@ -162,7 +166,7 @@ def test_general_text_is_scored_before_and_after(mixed: Bench) -> None:
     assert not any(document in mixed.general.train for document in held_out)
     before = trial.untrained(mixed, spec, nobody)
     after = trial.run_trial(mixed, spec, nobody, nobody)
-    alone = scoring.score(mixed.base.model, held_out, mixed.separators.before, spec.window)
+    alone = perplexity.score(mixed.base.model, held_out, mixed.separators.before, spec.window)
     assert [score.tokens for score in before.general] == [len(d.ids) for d in held_out]
     assert total(before.general).nats == pytest.approx(total(alone).nats, rel=1e-5)
     assert total(after.general).loss != total(before.general).loss
@@ -176,7 +180,7 @@ def test_a_mix_takes_its_share_of_the_budget_from_general_text(mixed: Bench) -> 
     own, both = training_data(mixed, spec), training_data(mixed, blended)
     assert len(own.rows) == len(both.rows) == spec.steps * spec.batch == 32
     assert mixed.general is not None
-    other = blocks.pack(mixed.general.train, spec.block, mixed.separators).tolist()
+    other = packing.pack(mixed.general.train, spec.block, mixed.separators).tolist()
     general = torch.tensor([row in other for row in both.rows.tolist()])
     assert general.sum() == 8
     assert 0 < general[:16].sum() < 8  # spread, not in one piece
@@ -217,12 +221,12 @@ def test_a_repair_scales_what_a_cut_leaves(bench: Bench) -> None:
     identity = bench.base.identity
     with (
         trial.cut(bench, spec) as again,
-        adapters.loaded(bench.base.model, again, identity, folder) as healed,
+        adapter.loaded(bench.base.model, again, identity, folder) as healed,
     ):
-        scores = scoring.score(healed, bench.text.test, bench.separators.before, spec.window)
+        scores = perplexity.score(healed, bench.text.test, bench.separators.before, spec.window)
     assert total(scores).nats == pytest.approx(result.test_score.nats, rel=1e-6)
     with (
         surgery.removed(bench.base.model, [1]) as other,
         pytest.raises(RefusedError, match="scaled by"),
     ):
-        adapters.load(bench.base.model, other, identity, folder)
+        adapter.load(bench.base.model, other, identity, folder)

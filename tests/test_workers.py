@@ -17,12 +17,13 @@ from listening import Listener
 from mlflow import MlflowClient
 from servers import Database
 
-from pressft import stored, sweep
-from pressft.design import Choices, Range, Study
+from pressft import sweep
 from pressft.errors import PressftError
-from pressft.locations import Stores
 from pressft.spec import TrialSpec
-from pressft.study import Ledger
+from pressft.study import reader
+from pressft.study.ledger import Ledger
+from pressft.study.locations import Stores
+from pressft.study.study import Choices, Range, Study
 from pressft.workers import Crew
 
 IDENTITY = {"weights": "w", "corpus": "c"}
@@ -74,7 +75,7 @@ def test_four_workers_asked_for_thirty_trials_run_thirty(storage: str) -> None:
                     os._exit(0)
         pids.append(pid)
     assert [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids] == [0] * 4
-    rows = stored.read("crowd", storage).rows
+    rows = reader.read("crowd", storage).rows
     assert [row.state for row in rows] == ["complete"] * 30 == ["complete"] * PER_ARM.n_trials
     assert len({row.attrs["worker"] for row in rows}) > 1
     cells = [tuple(sorted(row.params.items())) for row in rows]
@@ -142,7 +143,7 @@ def test_law_7_workers_halve_as_one_does_also_where_one_dies(storage: str, tmp_p
     codes = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids]
     assert sorted(codes) == [-signal.SIGKILL, 0, 0, 0]
     found, expected = (
-        {row.key: (row.state, row.value) for row in stored.read("halved", url).rows if row.is_done}
+        {row.key: (row.state, row.value) for row in reader.read("halved", url).rows if row.is_done}
         for url in (storage, alone)
     )
     assert found == expected
@@ -177,7 +178,7 @@ def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Study:
     monkeypatch.chdir(tmp_path)
     settings = "tokens=20_480, batch=4, block=64, window=128, validation_tokens=300, rank=2"
     text = (
-        "from pressft.design import Choices, Study\nfrom pressft.spec import TrialSpec\n"
+        "from pressft.study.study import Choices, Study\nfrom pressft.spec import TrialSpec\n"
         f"BASE = TrialSpec(model='tiny-llama', corpus='invented', {settings})\n"
         "STUDY = Study('crew', BASE, {'remove': Choices('none', 'first'), "
         "'learning_rate': Choices(1e-3, 5e-3)})\n"
@@ -204,7 +205,7 @@ def test_a_killed_worker_is_replaced_and_its_trial_goes_on(
         while not killed:
             time.sleep(0.1)
             for path in stores.root.glob("cells/*/checkpoints"):
-                rows = stored.read("crew", stores.storage).rows
+                rows = reader.read("crew", stores.storage).rows
                 running = [row for row in rows if row.state == "running"]
                 if path.is_dir() and running:
                     pid = int(str(running[0].attrs["worker"]).split(":")[1])

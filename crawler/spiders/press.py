@@ -34,7 +34,7 @@ from crawler.plan import NO_CONTACT, Plan, Source
 from crawler.reasons import reason
 from crawler.store import Store, StoredFeed, StoredPage
 from crawler.workers import Workers
-from pressft.corpus import article_id
+from pressft.corpus.format import article_id
 from pressft.errors import DataError, MissingError, PressftError, RefusedError, UsageError
 
 FEED_PRIORITY = 10  # the whole list first: then the time left is known

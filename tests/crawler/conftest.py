@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from loopback import LOOPBACK, Crawl, Site, scrapy, serve_answers, write_stories
 
-from pressft.invented import Story
-from pressft.newsroom import Newsroom, serve
+from pressft.corpus.invented import Story
+from pressft.demo.newsroom import Newsroom, serve
 
 
 @pytest.fixture(scope="session")

@@ -11,8 +11,8 @@ from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-from pressft.invented import Story
-from pressft.newsroom import FIRST_DAY
+from pressft.corpus.invented import Story
+from pressft.demo.newsroom import FIRST_DAY
 
 ROOT = Path(__file__).parents[2]
 LOOPBACK = ("-s", "DOWNLOAD_DELAY=0", "-s", "PRESS_ALLOW_PRIVATE=True")

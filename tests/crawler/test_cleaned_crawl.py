@@ -12,10 +12,10 @@ import pytest
 from loopback import LOOPBACK, ROOT, Answer, Crawl, Site, rss, scrapy
 from releases import releases
 
-from pressft import corpus
-from pressft.corpus import DroppedParagraph
-from pressft.invented import Story
-from pressft.newsroom import FIRST_DAY, serve
+from pressft.corpus import format as corpus
+from pressft.corpus.format import DroppedParagraph
+from pressft.corpus.invented import Story
+from pressft.demo.newsroom import FIRST_DAY, serve
 
 HTML = {"Content-Type": "text/html; charset=utf-8"}
 RELEASES = releases()

@@ -14,10 +14,10 @@ import pytest
 from loopback import LOOPBACK, ROOT, Answer, Crawl, Site, rss, scrapy
 
 from crawler import plan
-from pressft import corpus
-from pressft.corpus import Article
-from pressft.invented import Story
-from pressft.newsroom import Newsroom
+from pressft.corpus import format as corpus
+from pressft.corpus.format import Article
+from pressft.corpus.invented import Story
+from pressft.demo.newsroom import Newsroom
 
 HTML = {"Content-Type": "text/html; charset=utf-8"}
 PAGE = (

@@ -9,8 +9,8 @@ import pyarrow as pa
 import pytest
 
 from crawler.exporter import Exported, existing, export
-from pressft import corpus
-from pressft.corpus import Article, article_id
+from pressft.corpus import format as corpus
+from pressft.corpus.format import Article, article_id
 from pressft.errors import DataError, MissingError
 
 NOW = datetime(2024, 2, 29, 12, tzinfo=UTC)

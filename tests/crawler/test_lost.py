@@ -14,9 +14,9 @@ from hostile import GOOD, HTML, Host, Pieces, answer, rss, serve, wrapped
 from loopback import LOOPBACK, ROOT, Crawl, write_stories
 from test_crawl import articles_in
 
-from pressft import corpus
-from pressft.invented import Story
-from pressft.newsroom import serve as serve_stories
+from pressft.corpus import format as corpus
+from pressft.corpus.invented import Story
+from pressft.demo.newsroom import serve as serve_stories
 
 LONG = "<p>" + "These words are the whole text, which the feed holds as well as its page. " * 12
 

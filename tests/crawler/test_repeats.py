@@ -9,8 +9,8 @@ import pytest
 from crawler import repeats
 from crawler.cleaning import Drop
 from crawler.exporter import Exported, existing, export, export_anew
-from pressft import corpus
-from pressft.corpus import Article, single
+from pressft.corpus import format as corpus
+from pressft.corpus.format import Article, single
 from pressft.errors import DataError
 
 NOW = datetime(2024, 2, 29, 12, tzinfo=UTC)

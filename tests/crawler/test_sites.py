@@ -16,8 +16,8 @@ from hostile import HTML, Host, Pieces, answer, serve
 from loopback import LOOPBACK, Crawl, scrapy, write_stories
 from test_crawl import articles_in
 
-from pressft.corpus import Article
-from pressft.invented import Story
+from pressft.corpus.format import Article
+from pressft.corpus.invented import Story
 
 N_POSTS = 12
 XML = "Content-Type: application/xml"

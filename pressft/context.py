@@ -1,0 +1,121 @@
+"""What the trials of one process share: the loaded base, the tokenised corpus, earlier results."""
+
+import gc
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pressft._assets import Progress
+from pressft.corpus import load
+from pressft.corpus.format import SPLITS, Corpus
+from pressft.model import base as models
+from pressft.model.tokens import Document, Separators, separators, tokenize, up_to
+from pressft.spec import TrialSpec, resolve
+from pressft.study.results import Store
+from pressft.training import loop, packing
+from pressft.training.packing import Blocks
+
+TRAIN_COST = 2  # a token trained on takes about twice the time of one scored
+PROMPT_WORDS, N_SAMPLES = 12, 3
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """A corpus and its splits as documents."""
+
+    corpus: Corpus
+    train: tuple[Document, ...]
+    validation: tuple[Document, ...]
+    test: tuple[Document, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """What the trials of one process share: a base model, tokenised text, earlier results."""
+
+    base: models.Base
+    separators: Separators
+    text: Text
+    general: Text | None  # none of it about the newsroom: what may be forgotten
+    store: Store
+
+    def cell(self, spec: TrialSpec) -> str:
+        """Name of the spec's result on this model and corpus."""
+        parts = resolve(spec.remove, self.base.n_layers)
+        return spec.cell(self.base.computed, parts, self.fingerprint)
+
+    def cost(self, spec: TrialSpec) -> int:
+        """Scored-token equivalents that a trial takes, for the time left."""
+        validation = sum(len(d.ids) for d in self.validation_subset(spec)) * len(spec.validated_at)
+        return TRAIN_COST * spec.trained_tokens + validation + self.tested_tokens(spec)
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the corpus and, where there is one, the general text."""
+        texts = [self.text, *([self.general] if self.general else [])]
+        return "+".join(text.corpus.fingerprint for text in texts)
+
+    def tested_tokens(self, spec: TrialSpec) -> int:
+        """Tokens scored once a model is done."""
+        return sum(len(document.ids) for document in (*self.text.test, *self.general_subset(spec)))
+
+    def validation_subset(self, spec: TrialSpec) -> tuple[Document, ...]:
+        """The first documents, by id, up to `validation_tokens`, one at least: the same always."""
+        return up_to(self.text.validation, spec.validation_tokens)
+
+    def general_subset(self, spec: TrialSpec) -> tuple[Document, ...]:
+        """General text that no trial trains on, up to `validation_tokens`."""
+        if not self.general:
+            return ()
+        held_out = (*self.general.test, *self.general.validation)
+        return up_to(held_out, spec.validation_tokens)
+
+    def prompts(self) -> list[Sequence[int]]:
+        """First words of the first validation texts: what samples continue."""
+        texts = [article.text for article in self.text.corpus.splits.validation[:N_SAMPLES]]
+        starts = [" ".join(text.split()[:PROMPT_WORDS]) for text in texts]
+        return [document.ids for document in tokenize(starts, self.base.tokenizer)]
+
+
+def prepare(spec: TrialSpec, store: Store, progress: Progress) -> Bench:
+    """Corpus read and tokenised, base model loaded; the cheap and the likely faults come first.
+
+    Raises:
+        UsageError, DataError, MissingError: as the rooms it calls.
+    """
+    loop.check_optimizer(spec.optimizer)
+    names = [spec.corpus, *([spec.general] if spec.general else [])]
+    found = [load.find(name, progress) for name in names]
+    base = models.load(models.resolve(spec.model), spec.quantization, progress)
+    text, *general = (_tokenized(item, base) for item in found)
+    between = separators(base.tokenizer)
+    bench = Bench(base, between, text, general[0] if general else None, store)
+    training_data(bench, spec)
+    if not gc.isenabled():  # by a command line that starts; nothing of that is ever garbage
+        gc.freeze()
+        gc.enable()
+    return bench
+
+
+def _tokenized(corpus: Corpus, base: models.Base) -> Text:
+    train, validation, test = (
+        tokenize([article.text for article in corpus.splits.part(name)], base.tokenizer)
+        for name in SPLITS
+    )
+    return Text(corpus, train, validation, test)
+
+
+def training_data(bench: Bench, spec: TrialSpec) -> Blocks:
+    """The blocks of a trial in their order, steps x batch of them.
+
+    They depend on the texts, mix, lengths and seed, never on the arm (law 7).
+    """
+    wanted = spec.steps * spec.batch
+    n_general = round(spec.mix * wanted)
+    own = _ordered(bench, bench.text, spec, wanted - n_general)
+    if not n_general or not bench.general:
+        return own
+    return packing.mixed(own, _ordered(bench, bench.general, spec, n_general), spec.seed)
+
+
+def _ordered(bench: Bench, text: Text, spec: TrialSpec, wanted: int) -> Blocks:
+    return packing.taken(packing.pack(text.train, spec.block, bench.separators), wanted, spec.seed)

@@ -1,0 +1,1 @@
+"""Texts: the corpus on disk, built-in texts, near duplicates, counts."""

@@ -1,0 +1,47 @@
+"""Which corpus a name means: a crawled folder, a built-in one, or a plain text file."""
+
+from pathlib import Path
+
+from pressft._assets import Progress
+from pressft.corpus import dedup, invented
+from pressft.corpus import format as corpus
+from pressft.corpus.format import Corpus
+from pressft.errors import DataError
+
+WIKIPEDIA = "wikipedia"
+
+
+def find(name: str, progress: Progress = lambda *_: None) -> Corpus:
+    """The corpus called `name`, verified, with something in every split.
+
+    Raises:
+        DataError: as `corpus.read`; a file that is not UTF-8; a split without articles.
+        MissingError: the built-in text cannot be fetched.
+    """
+    if name == invented.NAME:
+        found = invented.corpus()
+    elif name == WIKIPEDIA:
+        from pressft.corpus import wikipedia
+
+        found = wikipedia.corpus(progress)
+    else:
+        found = _of_file(Path(name)) if Path(name).is_file() else corpus.read(Path(name))
+    for split in corpus.SPLITS:
+        if not found.splits.part(split):
+            raise DataError(
+                f"corpus {name}: {len(found.articles)} articles leave none for the {split} split: "
+                "more text is needed"
+            )
+    return found
+
+
+def _of_file(path: Path) -> Corpus:
+    """A text file's paragraphs, between blank lines, each an article."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: not UTF-8 text: byte {error.start} cannot be read") from error
+    text = "\n".join(line.rstrip() for line in lines)
+    paragraphs = dict.fromkeys(part.strip("\n") for part in text.split("\n\n") if part.strip())
+    articles = [corpus.single(f"file:///{corpus.text_sha256(part)}", part) for part in paragraphs]
+    return corpus.in_memory(str(path), dedup.assign(articles, ()))

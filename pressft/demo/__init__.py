@@ -1,0 +1,1 @@
+"""The whole way on one machine: a newsroom on loopback, a crawl, a study."""

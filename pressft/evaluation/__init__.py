@@ -1,0 +1,1 @@
+"""Measuring a model: perplexity, continuations, answers, layer scans, inference cost."""

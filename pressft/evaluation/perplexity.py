@@ -1,0 +1,187 @@
+"""Honest perplexity: each document by itself, in strided windows, summed and divided once (law 4).
+
+A document is read as `before` + its tokens. The first window holds `window` tokens; each further
+one starts `window // 2` later and counts only what the one before did not, so every token of the
+document is predicted exactly once, with at least `window // 2` tokens of context where the text
+has them. (As in transformers' guide to perplexity of fixed-length models, with a half stride.)
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from pressft.model.fused import loss
+from pressft.model.tokens import Document, Separators
+from pressft.score import Score
+
+BATCH_ROWS = 16  # texts continued at a time: a few cost little more than one
+BATCH_TOKENS = {"cpu": 1024, "cuda": 16384}  # padded tokens a forward pass: more is no faster
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A row to run: ids with the token before, and how many of its last predictions count."""
+
+    document: int
+    ids: tuple[int, ...]
+    n_counted: int
+
+
+def score(
+    model: nn.Module,
+    documents: Sequence[Document],
+    before: int,
+    window: int,
+    *,
+    batch_tokens: int = 0,
+    on_tokens: Callable[[int], None] = lambda _: None,
+) -> tuple[Score, ...]:
+    """Score of each document, in order; `on_tokens` hears of tokens done.
+
+    `before` is the id read in front of every document, `window` the context in tokens; a pass takes
+    `batch_tokens` with padding, as many as the device takes well unless that is said.
+    """
+    rows = windows(documents, before, window)
+    summed = nats(model, rows, len(documents), batch_tokens=batch_tokens, on_tokens=on_tokens)
+    return tuple(
+        Score(value, len(document.ids), document.bytes, document.words)
+        for value, document in zip(summed, documents, strict=True)
+    )
+
+
+def nats(
+    model: nn.Module,
+    rows: Iterable[Window],
+    n_documents: int,
+    *,
+    batch_tokens: int = 0,
+    on_tokens: Callable[[int], None] = lambda _: None,
+) -> list[float]:
+    """Summed loss of the counted predictions of each document's windows."""
+    found = [0.0] * n_documents
+    batch_tokens = batch_tokens or BATCH_TOKENS[next(model.parameters()).device.type]
+    with _evaluating(model):
+        for batch in _batches(rows, batch_tokens):
+            for row, value in zip(batch, _nats(model, batch), strict=True):
+                found[row.document] += value
+            on_tokens(sum(row.n_counted for row in batch))
+    return found
+
+
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    training = model.training
+    model.eval()
+    try:
+        with torch.inference_mode():
+            yield
+    finally:
+        model.train(training)
+
+
+def windows(documents: Sequence[Document], before: int, window: int) -> Iterator[Window]:
+    """The windows of all documents, each token of each counted in exactly one of them."""
+    stride = max(1, window // 2)
+    for number, document in enumerate(documents):
+        ids = (before, *document.ids)
+        end = counted = 0
+        for start in range(0, len(document.ids), stride):
+            end = min(start + window + 1, len(ids))  # + 1: the last token is only a target
+            yield Window(number, ids[start:end], end - 1 - counted)
+            counted = end - 1
+            if end == len(ids):
+                break
+
+
+def _batches(windows: Iterable[Window], batch_tokens: int) -> Iterator[list[Window]]:
+    """Windows of similar length together, so that little is padded."""
+    batch: list[Window] = []
+    for row in sorted(windows, key=lambda row: -len(row.ids)):
+        if batch and (len(batch) + 1) * (len(batch[0].ids) - 1) > batch_tokens:
+            yield batch
+            batch = []
+        batch.append(row)
+    if batch:
+        yield batch
+
+
+def _nats(model: nn.Module, batch: list[Window]) -> list[float]:
+    """Summed loss of each row's counted predictions, in float64."""
+    device = next(model.parameters()).device
+    longest = len(batch[0].ids) - 1
+    inputs = torch.zeros(len(batch), longest, dtype=torch.int64)
+    mask = torch.zeros_like(inputs)
+    targets = torch.full_like(inputs, -100)
+    for i, row in enumerate(batch):
+        size = len(row.ids) - 1
+        inputs[i, :size] = torch.tensor(row.ids[:-1])
+        mask[i, :size] = 1
+        targets[i, size - row.n_counted : size] = torch.tensor(row.ids[-row.n_counted :])
+    inputs, targets = inputs.to(device), targets.to(device)
+    # padding stands on the right, where no real token sees it
+    attention = None if bool(mask.all()) else mask.to(device)
+    counted = targets != -100
+    if head := loss.of(model):
+        nats = head.nats(head.hidden(inputs, attention)[counted], targets[counted])
+    else:
+        output = model(input_ids=inputs, attention_mask=attention, use_cache=False)
+        logits = output.logits[counted].float()
+        nats = nn.functional.cross_entropy(logits, targets[counted], reduction="none")
+    rows = torch.zeros(counted.shape, dtype=torch.float64, device=device)
+    rows[counted] = nats.double()
+    return [float(row) for row in rows.sum(1)]
+
+
+def generate(
+    model: nn.Module,
+    prompts: Sequence[Sequence[int]],
+    between: Separators,
+    n_new: int,
+    *,
+    seed: int | None = None,
+) -> list[list[int]]:
+    """Continuations of each prompt: at most `n_new` ids each, the end of text not included.
+
+    Greedy, or with a `seed` drawn: temperature 0.8 from the likeliest 95%. The global random state
+    is left as it was.
+    """
+    found: list[list[int]] = []
+    how: dict[str, object] = {"do_sample": False}
+    if seed is not None:
+        how = {"do_sample": True, "temperature": 0.8, "top_p": 0.95, "top_k": 0}
+    with _evaluating(model), torch.random.fork_rng():
+        torch.manual_seed(seed or 0)
+        for start in range(0, len(prompts), BATCH_ROWS):
+            batch = prompts[start : start + BATCH_ROWS]
+            found += _continued(model, batch, between, n_new, how)
+    return found
+
+
+def _continued(
+    model: nn.Module,
+    prompts: Sequence[Sequence[int]],
+    between: Separators,
+    n_new: int,
+    how: Mapping[str, object],
+) -> list[list[int]]:
+    """A batch, padded on the left, where the mask hides it."""
+    longest = max(map(len, prompts)) + 1
+    ids = torch.full((len(prompts), longest), between.end)
+    mask = torch.zeros_like(ids)
+    for row, prompt in enumerate(prompts):
+        ids[row, longest - len(prompt) - 1 :] = torch.tensor([between.before, *prompt])
+        mask[row, longest - len(prompt) - 1 :] = 1
+    device = next(model.parameters()).device
+    output = model.generate(  # type: ignore[operator]
+        input_ids=ids.to(device),
+        attention_mask=mask.to(device),
+        max_new_tokens=n_new,
+        eos_token_id=between.end,
+        pad_token_id=between.end,
+        **how,
+    )
+    rows = output[:, longest:].tolist()
+    return [row[: row.index(between.end)] if between.end in row else row for row in rows]

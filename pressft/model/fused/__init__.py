@@ -1,0 +1,1 @@
+"""The same numbers sooner: fused operations that may be deleted without loss."""

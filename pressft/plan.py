@@ -1,0 +1,162 @@
+"""What a sweep would do: its cells, which are known, and what the others take on this machine.
+
+Nothing is written but a model's files in the cache. Time and memory come from a probe: two short
+training steps and a validation text of the whole model.
+"""
+
+import dataclasses
+import time
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from pressft import trial as trials
+from pressft._assets import Progress
+from pressft.context import TRAIN_COST, Bench, prepare, training_data
+from pressft.errors import UsageError
+from pressft.evaluation import cost, perplexity
+from pressft.model import adapter, surgery
+from pressft.model import base as models
+from pressft.model.fused import cuda_graph
+from pressft.report import status
+from pressft.score import Score, total
+from pressft.spec import TrialSpec, Value, resolve
+from pressft.study.halving import Rungs
+from pressft.study.locations import Stores
+from pressft.study.results import Store
+from pressft.study.study import Study
+from pressft.study.trials import Row, key
+from pressft.training import loop
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """A trial of a grid: its params, tokens to train on, whether its result is there already."""
+
+    params: Mapping[str, Value]
+    tokens: int
+    known: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ArmForecast:
+    """Of one arm: layers removed, trials asked for, of these known, tokens to train on and seconds
+    that the others take in one process."""
+
+    arm: str
+    removed: tuple[str, ...]
+    trials: int
+    known: int
+    tokens: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """Of a study, arm by arm; the cells of a grid; peak memory of a training process in bytes."""
+
+    study: str
+    arms: tuple[ArmForecast, ...]
+    cells: tuple[Cell, ...]
+    peak_bytes: int
+
+    @property
+    def seconds(self) -> float:
+        """Of all arms together."""
+        return sum(arm.seconds for arm in self.arms)
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """Seconds a token that is trained on, and one that is scored, by the whole model."""
+
+    training_s: float
+    scoring_s: float
+    peak_bytes: int
+
+
+def forecast(study: Study, stores: Stores, progress: Progress) -> Forecast:
+    """Look ahead.
+
+    Raises:
+        UsageError, DataError, MissingError: what the sweep itself would be refused for; a study
+            that starts from a scan, which has to be made first.
+    """
+    base = dataclasses.replace(study.base, model=models.resolve(study.base.model))
+    study = dataclasses.replace(study, base=base)
+    if study.scanned:
+        raise UsageError(f"{study.name}: its arms are known after `pressft scan`, or the sweep")
+    bench = prepare(base, Store(stores.root), progress)
+    pace = _pace(bench, base, progress)
+    done = [row for row in _rows(study, stores) if row.is_done]
+    keys = {row.key for row in done}
+    cells = tuple(
+        Cell(params, spec.trained_tokens, key(params) in keys or bool(trial))
+        for params in (study.grid() if study.design == "grid" else ())
+        for spec in (study.spec(**params),)
+        for trial in (bench.store.trial(bench.cell(spec)),)
+    )
+    known = Counter(str(c.params["remove"]) for c in cells if c.known)
+    if study.design != "grid":
+        known = Counter(row.arm for row in done)
+    asked = study.n_trials // len(study.arms())
+    arms = tuple(_arm(bench, study, arm, asked, known[arm], pace) for arm in study.arms())
+    return Forecast(study.name, arms, cells, pace.peak_bytes)
+
+
+def _rows(study: Study, stores: Stores) -> list[Row]:
+    """The study's trials, where it has been begun."""
+    try:
+        return status.find(study.name, stores).rows
+    except UsageError:
+        return []
+
+
+def _arm(bench: Bench, study: Study, arm: str, asked: int, known: int, pace: Pace) -> ArmForecast:
+    spec = study.spec(remove=arm)
+    model = bench.base.model
+    whole = sum(surgery.count(p) for p in model.parameters())
+    with surgery.removed(model, parts := resolve(arm, bench.base.n_layers)):
+        share = sum(surgery.count(p) for p in model.parameters()) / whole
+    left, tested = asked - known, bench.tested_tokens(spec)
+    tokens = round(left * spec.trained_tokens * Rungs(study).share())
+    scored = bench.cost(spec) - TRAIN_COST * spec.trained_tokens
+    untrained = 0 if bench.store.untrained(trials.untrained_key(bench, spec)) else tested
+    training_s = tokens * pace.training_s
+    return ArmForecast(
+        arm=arm,
+        removed=tuple(map(str, parts)),
+        trials=asked,
+        known=known,
+        tokens=tokens,
+        seconds=share * (training_s + (left * scored + untrained) * pace.scoring_s),
+    )
+
+
+def _pace(bench: Bench, spec: TrialSpec, progress: Progress) -> Pace:
+    """Measure two short steps, or as many as are recorded, the last of which counts, and a
+    validation text."""
+    micro, steps = (
+        loop.blocks_a_pass(spec),
+        cuda_graph.PAYS if cuda_graph.pays(cuda_graph.PAYS) else 2,
+    )
+    short = dataclasses.replace(spec, remove="none", batch=micro, tokens=steps * micro * spec.block)
+    document = bench.validation_subset(spec)[0]
+    speeds: list[float] = []
+    scoring_s: list[float] = []
+
+    def validate() -> Score:
+        began = time.perf_counter()
+        found = total(perplexity.score(model, [document], bench.separators.before, spec.window))
+        scoring_s.append((time.perf_counter() - began) / len(document.ids))
+        return found
+
+    def on_point(_: int, metrics: dict[str, float]) -> None:
+        if "train/tokens_per_second" in metrics:
+            speeds.append(metrics["train/tokens_per_second"])
+
+    progress("measuring the pace", 0, 1)
+    with adapter.attached(bench.base.model, spec.rank, spec.seed) as model:
+        loop.train(model, training_data(bench, short), short, validate, on_point)
+    progress("measuring the pace", 1, 1)
+    return Pace(1 / speeds[-1], scoring_s[-1], cost.peak_so_far())

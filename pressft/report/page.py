@@ -1,0 +1,256 @@
+"""One page that answers a study's question: finding, tables, charts, texts, and how to repeat it.
+
+A self-contained HTML file with a few lines of script of its own; nothing is fetched, and all text
+that comes from a corpus or a model is escaped.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from pressft.corpus import load, summary
+from pressft.errors import PressftError
+from pressft.report import charts, figures, status, tables
+from pressft.report import finding as arms
+from pressft.report.charts import MARKS
+from pressft.report.figures import Figure, Style
+from pressft.report.finding import Arm, Done, Finding
+from pressft.report.status import Look
+from pressft.report.tables import Table, interval, number
+from pressft.spec import WHOLE
+from pressft.study.locations import Stores
+from pressft.study.reader import Stored
+from pressft.study.results import Store
+from pressft.study.sampling import importances
+
+MIN_TRIALS = 6  # complete, or importances say nothing
+MAX_TEXTS = 12  # continuations shown of each arm
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """Charts and tables under one heading; left out where it has none."""
+
+    title: str
+    figures: Sequence[Figure] = ()
+    tables: Sequence[Table] = ()
+
+
+def html(study: str, stores: Stores) -> str:
+    """The report of a stored study, as far as it is.
+
+    Raises:
+        UsageError, MissingError: as `status.find`.
+    """
+    return page(study, status.look(study, stores), stores)
+
+
+def page(study: str, seen: Look, stores: Stores) -> str:
+    """The report of a study that has been read already."""
+    found, done, finding = seen.found, seen.trials, seen.finding
+    looks = figures.styles(finding)
+    read = any(arm.reading for arm in finding.arms)
+    return (
+        _environment()
+        .get_template("page.html.jinja")
+        .render(
+            study=study,
+            question=[" ".join(part.split()) for part in found.question.split("\n\n")],
+            sentence=sentence(finding),
+            state=status.progress(found),
+            unfinished=not status.is_done(found),
+            arms=tables.scores(finding.arms, wide=True),
+            remarks=tables.remarks(finding),
+            styles=list(looks.values()),
+            marks={mark: charts.mark_path(mark, 7, 7) for mark in MARKS},
+            sections=list(_sections(found, finding, done, looks, stores)),
+            forgotten=tables.forgetting(finding.arms)
+            if any(a.general for a in finding.arms)
+            else None,
+            answers=tables.readings(finding.arms) if read else None,
+            texts=list(_texts(found, _coloured(finding, looks), done, Store(stores.root))),
+            corpus=_corpus(found),
+            facts=_facts(study, found),
+            written=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
+        )
+    )
+
+
+def _sections(
+    found: Stored,
+    finding: Finding,
+    done: Mapping[str, Sequence[Done]],
+    looks: Mapping[str, Style],
+    stores: Stores,
+) -> Iterator[Section]:
+    """What the charts show, in the order of a reader's questions."""
+    costs = [tables.costs(finding.arms)] if any(arm.cost for arm in finding.arms) else []
+    for section in (
+        Section("How they learnt", list(figures.learning(finding, done, found.rows, looks))),
+        Section("Layer by layer", [figures.depth(finding, found, looks, stores.root)]),
+        Section(
+            "What the settings do",
+            list(figures.settings(found, looks)),
+            _importance(found),
+        ),
+        Section("What is saved", list(figures.trade_offs(finding, looks)), costs),
+    ):
+        drawn = [figure for figure in section.figures if figure.svg]
+        if drawn or section.tables:
+            yield Section(section.title, drawn, section.tables)
+
+
+def sentence(finding: Finding) -> str:
+    """The finding in words, with its interval."""
+    whole = next((arm for arm in finding.arms if arm.arm == WHOLE), None)
+    best = finding.best
+    if best is None or best.trained is None:
+        return "No cut has been trained yet."
+    after = best.trained
+    text = (
+        f"Without {_named(best)} the model reaches, once trained, a test perplexity of "
+        f"{number(after.score.perplexity)} {interval(after.perplexity)}"
+    )
+    if whole is None or whole.trained is None or after.ratio is None:
+        return f"{text}; the whole model has not been trained yet."
+    ratio = after.ratio
+    if 1 in ratio.interval:
+        text += f": no difference from the trained whole model is shown ({_times(ratio)} times)"
+    else:
+        text += f", {_times(ratio)} times that of the trained whole model"
+    if after.recovery is not None:
+        text += f"; {after.recovery:.0%} of the damage is healed"
+    return f"{text}."
+
+
+def _named(arm: Arm) -> str:
+    parts = ", ".join(map(str, arm.parts))
+    return f"layer {parts}" if len(arm.parts) == 1 else f"layers {parts}"
+
+
+def _times(estimate: arms.Estimate) -> str:
+    low, high = estimate.interval.low, estimate.interval.high
+    return f"{estimate.value:.2f} [{low:.2f}, {high:.2f}]"
+
+
+def _environment() -> jinja2.Environment:
+    return jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
+def _coloured(finding: Finding, looks: Mapping[str, Style]) -> list[Arm]:
+    return [arm for arm in finding.arms if looks[arm.arm].css != "other"]
+
+
+def _texts(
+    found: Stored, rows: Sequence[Arm], done: Mapping[str, Sequence[Done]], store: Store
+) -> Iterator[dict[str, Any]]:
+    """Continuations side by side: of the study's prompts, or of the first validation texts."""
+    whole = next((arm for arm in rows if arm.arm == WHOLE), None)
+    prompts = found.material.get("prompts", ())
+    for arm in rows:
+        if arm is whole:
+            continue
+        sides = {
+            f"{name}, {when}": written
+            for name, row in (("whole", whole), ("cut", arm))
+            if row
+            for when, written in _continuations(row, found, done, store)
+        }
+        n = min(map(len, sides.values()), default=0)
+        if not n:
+            continue
+        texts = [{side: sides[side][i] for side in sides} for i in range(min(n, MAX_TEXTS))]
+        shown = prompts or [""] * len(texts)
+        yield {
+            "label": arm.label,
+            "sides": list(sides),
+            "rows": [{"prompt": p, "texts": r} for p, r in zip(shown, texts, strict=False)],
+        }
+
+
+def _continuations(
+    arm: Arm, found: Stored, done: Mapping[str, Sequence[Done]], store: Store
+) -> Iterator[tuple[str, Sequence[str]]]:
+    after = arm.trained
+    if arm.reading and arm.reading.greedy:
+        yield "untrained", arm.reading.greedy
+        if after and after.reading:
+            yield "trained", after.reading.greedy
+        return
+    noted = (r.attrs.get("untrained") for r in found.rows if r.arm == arm.arm)
+    key = next(filter(None, noted), None)  # a trial killed at once has noted nothing
+    before = store.untrained(str(key)) if key else None
+    if before:
+        yield "untrained", before.samples
+    if after:
+        best = next(t for t in done[arm.arm] if t.number == after.number)
+        yield "trained", best.result.samples
+
+
+def _importance(found: Stored) -> list[Table]:
+    """How much of the validation loss each setting accounts for, where several were tried."""
+    if sum(row.state == "complete" for row in found.rows) < MIN_TRIALS:
+        return []
+    shares = importances(found.rows, found.definition["space"])
+    if len(shares) < 2:
+        return []
+    rows = tuple((name.replace("_", " "), f"{share:.0%}") for name, share in shares.items())
+    caption = "Importance of the settings for the validation loss, over all arms (Optuna)."
+    return [Table(caption, ("setting", "importance"), rows)]
+
+
+def _corpus(found: Stored) -> dict[str, Any]:
+    """Counts of the corpus, where it is still the one that was studied."""
+    try:
+        there = load.find(found.base.corpus)
+    except PressftError as error:
+        return {"table": None, "fault": str(error)}
+    if there.fingerprint != found.corpus.split("+")[0]:
+        fault = f"{found.base.corpus} has changed since: {there.fingerprint[:16]} now"
+        return {"table": None, "fault": fault}
+    counts = summary.summary(there)
+    rows = tuple(
+        (name, f"{size.articles:,}", f"{size.words:,}", f"{size.characters:,}")
+        for name, size in counts.splits.items()
+    )
+    caption = f"{counts.used:,} articles, {counts.first or '?'} to {counts.last or '?'}, of "
+    caption += f"{', '.join(counts.newsrooms)}; {counts.duplicates} duplicates left out."
+    return {"table": Table(caption, ("split", "articles", "words", "characters"), rows)}
+
+
+def _facts(study: str, found: Stored) -> list[tuple[str, str]]:
+    """How it was done, to do it again."""
+    base, space = found.definition["base"], found.definition["space"]
+    seeds = _words(found.definition["seeds"])
+    facts = [
+        ("study", study),
+        ("command", str(found.environment.get("command", f"pressft sweep, study {study}"))),
+        ("design", f"{found.definition['design']}, seeds {seeds}"),
+        ("pruning", found.definition.get("pruning", "none")),
+        *((f"swept: {name}", _words(values)) for name, values in space.items()),
+        *((name, _words(value)) for name, value in base.items() if name not in {*space, "seed"}),
+        ("weights", found.weights),
+        ("corpus fingerprint", found.corpus),
+        *((name, str(value)) for name, value in found.environment.items() if name != "command"),
+    ]
+    return [(name.replace("_", " "), value) for name, value in facts if value]
+
+
+def _words(value: object) -> str:
+    """Choices, a range or one value, for people."""
+    if isinstance(value, dict):
+        ends = f"{value['low']:g} to {value['high']:g}"
+        return f"{ends}, by magnitude" if value.get("log") else ends
+    if isinstance(value, list):
+        return ", ".join(map(_words, value))
+    return f"{value:g}" if isinstance(value, float) else str(value)

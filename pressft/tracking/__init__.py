@@ -1,0 +1,1 @@
+"""What MLflow shows: runs, curves, artifacts; the only package that imports MLflow."""

@@ -1,0 +1,1 @@
+"""Training: packed blocks, the loop, checkpoints."""

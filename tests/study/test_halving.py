@@ -1,0 +1,209 @@
+"""Successive halving: who goes on from a rung, whoever came there first. Real SQLite."""
+
+import dataclasses
+import random
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import optuna
+import pytest
+
+from pressft.errors import UsageError
+from pressft.spec import TrialSpec
+from pressft.study import halving
+from pressft.study.halving import Rungs
+from pressft.study.ledger import Ledger, Ticket
+from pressft.study.study import Choices, Range, Study
+
+BASE = TrialSpec(model="tiny-llama", corpus="invented", tokens=9 * 64, batch=1, block=64)
+RATES = Choices(1e-5, 1e-4, 1e-3, 1e-2)
+GRID = Study(
+    "halved",
+    BASE,
+    {"remove": Choices("none", "first", "2", "last"), "learning_rate": RATES},
+    pruning="halving",
+)
+ARMS = dataclasses.replace(GRID, pruning="halving-arms")
+IDENTITY = {"weights": "w", "corpus": "c"}
+LEVEL = {"none": 1.0, "first": 9.0, "2": 2.0, "last": 3.0, "1": 2.5}
+
+
+@pytest.fixture
+def storage(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path / 'optuna.db'}"
+
+
+def loss(ticket: Ticket, tokens: int) -> float:
+    """Falls with the tokens; 1e-3 is best in all arms, then 1e-2, 1e-4, 1e-5."""
+    rate = {1e-3: 0.0, 1e-2: 0.1, 1e-4: 0.2, 1e-5: 0.3}[round(ticket.spec.learning_rate, 6)]
+    return LEVEL[ticket.spec.remove] + rate + 1 / tokens
+
+
+def go(ledger: Ledger, ticket: Ticket, seen: dict[int, int]) -> None:
+    """Train to the next rung, or to the end."""
+    for step in ticket.spec.validated_at:
+        tokens = step * 64
+        if tokens > seen.get(ticket.number, 0):
+            assert not ledger.should_prune(ticket, tokens, loss(ticket, tokens))
+            seen[ticket.number] = tokens
+        if tokens == ticket.until:
+            ledger.rest(ticket)
+            return
+    ledger.complete(ticket, loss(ticket, ticket.spec.trained_tokens))
+
+
+def finish(ledger: Ledger, at_once: int = 1, seed: int = 0) -> dict[int, int]:
+    """All there is to do, by so many that are done in whatever order; tokens of each trial."""
+    order, seen, at_work = random.Random(seed), {}, []
+    while True:
+        while len(at_work) < at_once and (ticket := ledger.take()):
+            at_work.append(ticket)
+        if not at_work:
+            return seen
+        go(ledger, at_work.pop(order.randrange(len(at_work))), seen)
+
+
+def outcome(storage: str) -> dict[tuple[str, float], tuple[str, float]]:
+    trials = optuna.load_study(study_name="halved", storage=storage).trials
+    return {
+        (t.params["remove"], t.params["learning_rate"]): (t.state.name, t.value) for t in trials
+    }
+
+
+def test_the_best_third_of_an_arm_goes_on_and_the_best_third_of_those_to_the_end(
+    storage: str,
+) -> None:
+    assert halving.of(BASE) == (64, 320)
+    ledger = Ledger(GRID, storage, IDENTITY)
+    tokens = finish(ledger)
+    assert Counter(tokens.values()) == {64: 8, 320: 4, 576: 4}
+    complete = {cell for cell, (state, _) in outcome(storage).items() if state == "COMPLETE"}
+    assert complete == {(arm, 1e-3) for arm in GRID.arms()}
+    assert sum(tokens.values()) / (16 * 576) == pytest.approx(Rungs(GRID).share())
+    assert ledger.n_open() == 0
+    behind = {row.number: row.attrs["pruned"] for row in ledger.behind()}
+    assert len(behind) == 12
+    assert "after 64 tokens it is behind" in " ".join(behind.values())
+    assert not ledger.behind()  # told once
+
+
+@pytest.mark.parametrize("study", [GRID, ARMS], ids=["within arms", "over arms"])
+def test_law_7_what_goes_on_does_not_depend_on_who_came_first(
+    study: Study, storage: str, tmp_path: Path
+) -> None:
+    finish(Ledger(study, storage, IDENTITY))
+    for seed in range(3):
+        other = f"sqlite:///{tmp_path / f'{seed}.db'}"
+        finish(Ledger(study, other, IDENTITY), at_once=5, seed=seed)
+        assert outcome(other) == outcome(storage)
+
+
+def test_law_7_within_arms_every_arm_sees_the_same_tokens(storage: str) -> None:
+    ledger = Ledger(GRID, storage, IDENTITY)
+    tokens = finish(ledger)
+    seen: Counter[str] = Counter()
+    for row in ledger.rows():
+        seen[row.arm] += tokens[row.number]
+    assert len(set(seen.values())) == 1
+
+
+def test_over_arms_the_best_third_of_the_cuts_goes_on_beside_the_whole_model(storage: str) -> None:
+    ledger = Ledger(ARMS, storage, IDENTITY)
+    tokens = finish(ledger)
+    assert Counter(tokens.values()) == {64: 12, 320: 2, 576: 2}
+    found = outcome(storage)
+    complete = {cell for cell, (state, _) in found.items() if state == "COMPLETE"}
+    assert complete == {("none", 1e-3), ("2", 1e-3)}
+    assert sum(tokens.values()) / (16 * 576) == pytest.approx(Rungs(ARMS).share())
+    assert ledger.n_open() == 0
+    assert sum("its arm is behind" in row.attrs["pruned"] for row in ledger.behind()) == 4
+
+
+def test_a_trial_that_dies_behind_a_rung_goes_on_from_there(storage: str, tmp_path: Path) -> None:
+    finish(Ledger(GRID, other := f"sqlite:///{tmp_path / 'other.db'}", IDENTITY))
+    ledger, seen = Ledger(GRID, storage, IDENTITY), {}
+    while (ticket := ledger.take()) and ticket.until != 320:
+        go(ledger, ticket, seen)
+    assert ticket is not None  # it has passed the first rung; its process dies
+    ledger = Ledger(GRID, storage, IDENTITY)
+    assert [row.number for row in ledger.recover()] == [ticket.number]
+    finish(ledger)
+    assert outcome(storage) == outcome(other)
+
+
+def test_a_trial_that_diverges_holds_nobody_up(storage: str) -> None:
+    ledger, seen = Ledger(GRID, storage, IDENTITY), {}
+    while ticket := ledger.take():
+        if ticket.spec.learning_rate > 5e-4:
+            ledger.fail(ticket, "loss nan", again=False)
+        else:
+            go(ledger, ticket, seen)
+    complete = {cell for cell, (state, _) in outcome(storage).items() if state == "COMPLETE"}
+    assert complete == {(arm, 1e-4) for arm in GRID.arms()}
+    assert ledger.n_open() == 0
+
+
+def test_per_arm_the_best_is_repeated_once_it_is_known(storage: str) -> None:
+    study = Study(
+        "halved",
+        BASE,
+        {"remove": Choices("none", "last"), "learning_rate": Range(1e-5, 1e-2, log=True)},
+        design="per-arm",
+        trials=4,
+        seeds=(0, 1),
+        pruning="halving",
+    )
+    ledger = Ledger(study, storage, IDENTITY)
+    taken = []
+    while ticket := ledger.take():
+        taken.append(ticket)
+        if ticket.until:
+            tokens = ticket.until
+            ledger.tell(ticket, tokens, ticket.spec.learning_rate)
+            ledger.rest(ticket)
+        else:
+            ledger.complete(ticket, ticket.spec.learning_rate)
+    again = [ticket for ticket in taken if ticket.spec.seed == 1]
+    assert [ticket.until for ticket in again] == [None, None]  # trained whole
+    for ticket in again:
+        mine = [t.spec.learning_rate for t in taken if t.spec.remove == ticket.spec.remove]
+        assert ticket.spec.learning_rate == min(mine)
+
+
+def test_a_study_that_grows_compares_the_new_with_the_old(storage: str) -> None:
+    finish(Ledger(GRID, storage, IDENTITY))
+    more = dataclasses.replace(
+        GRID,
+        space={"remove": Choices("none", "first", "2", "last", "1"), "learning_rate": RATES},
+    )
+    ledger = Ledger(more, storage, IDENTITY)
+    assert Counter(finish(ledger).values()) == {64: 2, 320: 1, 576: 1}
+    assert ledger.n_open() == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "rungs_"),
+    [
+        (lambda study: dataclasses.replace(study, pruning="none"), None),
+        (lambda study: dataclasses.replace(study, pruning="median"), None),
+        (lambda study: dataclasses.replace(study, space={"remove": Choices("1", "2")}), None),
+        (lambda study: study, 64),
+    ],
+    ids=["none", "median", "one trial an arm", "halving"],
+)
+def test_only_who_has_rivals_rests(change: Callable[[Study], Study], rungs_: int | None) -> None:
+    study = change(GRID)
+    assert Rungs(study).until(study.spec()) == rungs_
+    assert (Rungs(study).share() == 1) == (rungs_ is None)
+
+
+def test_short_trials_have_fewer_rungs() -> None:
+    for steps, expected in {1: (), 2: (64,), 4: (64, 192), 8: (64, 256), 32: (256, 1152)}.items():
+        assert halving.of(dataclasses.replace(BASE, tokens=steps * 64)) == expected
+
+
+@pytest.mark.parametrize("name", ["tokens", "batch", "block"])
+def test_halving_refuses_trials_of_different_steps(name: str) -> None:
+    with pytest.raises(UsageError, match=f"trials rest at the same step; fix {name}"):
+        Study("s", BASE, {name: Choices(64, 128)}, pruning="halving")
