@@ -102,7 +102,7 @@ def test_the_saved_adapter_gives_the_scores_of_the_result(
     with surgery.removed(base.model, [0]) as removal:
         folder = bench.store.folder(result.cell) / "adapter"
         model = adapter.load(base.model, removal, base.identity, folder)
-        test = trial.scoring.score(model, bench.text.test, bench.separators.before, SPEC.window)
+        test = trial.perplexity.score(model, bench.text.test, bench.separators.before, SPEC.window)
         model.unload()
         base.model.__dict__.pop("peft_config", None)
     assert total(test).nats == pytest.approx(result.test_score.nats, rel=1e-6)
