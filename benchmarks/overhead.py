@@ -35,7 +35,7 @@ from pressft.evaluation import perplexity
 from pressft.progress import Reporter
 from pressft.spec import TrialSpec
 from pressft.study.ledger import Ledger
-from pressft.study.locations import Stores
+from pressft.study.locations import Locations
 from pressft.study.study import Choices, Study
 from pressft.tracking.outbox import Record
 from pressft.training import loop
@@ -76,16 +76,16 @@ def main() -> None:
         with slow_server(folder, asked.slow_s) if asked.slow_s else nullcontext(None) as tracker:
             for kind, address in (("SQLite", None), ("PostgreSQL", url)):
                 if address != "":
-                    stores = Stores(folder / kind / "mlruns", address, tracker)
-                    stores.root.mkdir(parents=True)
-                    _report(kind, stores, asked.trials)
+                    locations = Locations(folder / kind / "mlruns", address, tracker)
+                    locations.root.mkdir(parents=True)
+                    _report(kind, locations, asked.trials)
         commands(folder / "SQLite", asked.rounds)
 
 
-def _report(kind: str, stores: Stores, n: int) -> None:
+def _report(kind: str, locations: Locations, n: int) -> None:
     """Sweep, and say what it took."""
     rates = Choices(*(1e-4 * (i + 1) for i in range(n + 1)))
-    others, told = swept(Study("overhead", BASE, {"learning_rate": rates}), stores)
+    others, told = swept(Study("overhead", BASE, {"learning_rate": rates}), locations)
     median = statistics.median(others)
     stalls = sum(seconds > STALL_S for seconds in told)
     print(
@@ -129,7 +129,7 @@ class Stopwatch:
             yield
 
 
-def swept(study: Study, stores: Stores) -> tuple[list[float], list[float]]:
+def swept(study: Study, locations: Locations) -> tuple[list[float], list[float]]:
     """Seconds of each trial beside the work, the first left out; and of each telling of points."""
     watch = Stopwatch()
     began: list[float] = []  # less the work done until then
@@ -151,7 +151,7 @@ def swept(study: Study, stores: Stores) -> tuple[list[float], list[float]]:
         mock.patch.object(Ledger, "take", taken),
         mock.patch.object(Record, "points", tell),
     ):
-        sweep.work(study, Silent(), stores, uuid.uuid4().hex)
+        sweep.work(study, Silent(), locations, uuid.uuid4().hex)
     return [after - before for before, after in itertools.pairwise(began)][1:], told
 
 

@@ -60,7 +60,7 @@ from pressft.model.tokens import separators, tokenize
 from pressft.report import status
 from pressft.score import total
 from pressft.spec import TrialSpec, resolve
-from pressft.study.locations import Stores
+from pressft.study.locations import Locations
 from pressft.study.study import Choices, Pruning, Study
 
 GPU = torch.cuda.is_available()
@@ -159,10 +159,10 @@ def ours(spec: TrialSpec, rates: tuple[float, ...], *, pruning: Pruning) -> Told
     watch = Stopwatch()
     gc.disable()  # as the command line starts: what is loaded is no garbage later
     with tempfile.TemporaryDirectory() as name:
-        stores = Stores(Path(name) / "mlruns")
+        locations = Locations(Path(name) / "mlruns")
         with watch.at_work():
-            sweep.run(study, Silent(), stores)
-        rows = status.find(study.name, stores).rows
+            sweep.run(study, Silent(), locations)
+        rows = status.find(study.name, locations).rows
     tokens = sum(r.tokens if r.state == "pruned" else spec.trained_tokens for r in rows)
     done = {
         cell(row.arm, float(row.params["learning_rate"])): row

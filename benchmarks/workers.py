@@ -32,7 +32,7 @@ from pressft.score import Score
 from pressft.spec import Removal, TrialSpec
 from pressft.study import sampling, storage
 from pressft.study.ledger import Ledger
-from pressft.study.locations import Stores
+from pressft.study.locations import Locations
 from pressft.study.results import Store, TrialResult, Untrained
 from pressft.study.study import Choices, Study
 
@@ -137,8 +137,11 @@ def _forked(
 
 def many(folder: Path, url: str, n: int, rounds: int) -> None:
     """A trial's way through the ledger of a study of `n` trials, against one of a tenth."""
-    stores = {"SQLite": Stores(folder / "mlruns"), "PostgreSQL": Stores(folder / "pgruns", url)}
-    for name, store in stores.items():
+    locations = {
+        "SQLite": Locations(folder / "mlruns"),
+        "PostgreSQL": Locations(folder / "pgruns", url),
+    }
+    for name, store in locations.items():
         if store.optuna_url == "":
             continue
         ledgers = {}
@@ -170,14 +173,14 @@ def _trip(ledger: Ledger) -> float:
     return time.perf_counter() - began
 
 
-def command_s(command: Sequence[str], n: int, stores: Stores) -> float:
+def command_s(command: Sequence[str], n: int, locations: Locations) -> float:
     """Seconds of a command of ours on the study of `n` trials."""
-    where = ["--storage", stores.storage]
+    where = ["--storage", locations.storage]
     line = [sys.executable, "-m", "pressft", command[0], f"of-{n}", *where, *command[1:]]
-    root = stores.root.parent / "at"
+    root = locations.root.parent / "at"
     root.mkdir(exist_ok=True)
     (root / "mlruns").unlink(missing_ok=True)
-    (root / "mlruns").symlink_to(stores.root)
+    (root / "mlruns").symlink_to(locations.root)
     began = time.perf_counter()
     subprocess.run(line, cwd=root, check=True, capture_output=True, env=environment())
     return time.perf_counter() - began
@@ -189,13 +192,13 @@ def environment() -> dict[str, str]:
     return os.environ | {"PYTHONPATH": os.pathsep.join([here, os.environ.get("PYTHONPATH", "")])}
 
 
-def fill(study: Study, stores: Stores, n: int) -> None:
+def fill(study: Study, locations: Locations, n: int) -> None:
     """The first `n` trials of a study as complete, rows and result files, in one transaction."""
-    stores.root.mkdir(exist_ok=True)
-    Ledger(study, stores.storage, IDENTITY).describe(
+    locations.root.mkdir(exist_ok=True)
+    Ledger(study, locations.storage, IDENTITY).describe(
         material={"prompts": [], "questions": []}, environment={}
     )
-    opened = storage.backend(stores.storage)
+    opened = storage.backend(locations.storage)
     found = storage.connect(opened, study.name, create=False)
     space, now = sampling.distributions(study), datetime.now()
     cells = [(f"{study.name}-{number}", p) for number, p in enumerate(study.grid()[:n])]
@@ -222,7 +225,7 @@ def fill(study: Study, stores: Stores, n: int) -> None:
         connection.execute(sqlalchemy.insert(models.TrialParamModel), params)
         connection.execute(sqlalchemy.insert(models.TrialValueModel), values)
         connection.execute(sqlalchemy.insert(models.TrialUserAttributeModel), attrs)
-    _write_results(study, Store(stores.root), [cell for cell, _ in cells])
+    _write_results(study, Store(locations.root), [cell for cell, _ in cells])
 
 
 def _write_results(study: Study, store: Store, cells: Sequence[str]) -> None:

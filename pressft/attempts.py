@@ -11,12 +11,12 @@ from functools import partial
 from pressft import disk
 from pressft import trial as trials
 from pressft._signals import Stopped, Stopping
-from pressft.context import Bench
+from pressft.context import Context
 from pressft.errors import MissingError, PressftError
 from pressft.progress import Reporter
 from pressft.report import tables
 from pressft.study.ledger import Ledger, Ticket
-from pressft.study.locations import Stores
+from pressft.study.locations import Locations
 from pressft.study.results import TrialResult, Untrained
 from pressft.study.trials import Row
 from pressft.tracking import projection, runs
@@ -34,31 +34,36 @@ class Attempts:
     """The trials of one process, one after the other."""
 
     def __init__(
-        self, bench: Bench, ledger: Ledger, display: Display, report: Reporter, stores: Stores
+        self,
+        context: Context,
+        ledger: Ledger,
+        display: Display,
+        report: Reporter,
+        locations: Locations,
     ) -> None:
         """On one bench, for one ledger."""
-        self.bench, self.ledger, self.display = bench, ledger, display
-        self.report, self.stores = report, stores
+        self.context, self.ledger, self.display = context, ledger, display
+        self.report, self.locations = report, locations
         self._untrained: dict[str, Untrained] = {}
 
     def untrained(self, arm: str, advance: Advance = lambda *_: None) -> Untrained:
         """What an arm's cut scores before training."""
         if arm not in self._untrained:
             spec = self.ledger.design.spec(remove=arm)
-            self._untrained[arm] = trials.untrained(self.bench, spec, advance)
+            self._untrained[arm] = trials.untrained(self.context, spec, advance)
         return self._untrained[arm]
 
     def one(self, ticket: Ticket, stopping: Stopping) -> None:
         """Run a ticket, or answer it from an earlier result (law 8)."""
         spec = ticket.spec
-        cell = self.bench.cell(spec)
+        cell = self.context.cell(spec)
         record = self.start(ticket, cell)
 
         try:
-            with self.bench.store.alone(cell):
-                known = self.bench.store.trial(cell)
+            with self.context.store.alone(cell):
+                known = self.context.store.trial(cell)
                 if known:
-                    self.report.advance(f"{spec.remove}: known", self.bench.cost(spec))
+                    self.report.advance(f"{spec.remove}: known", self.context.cost(spec))
                 result = known or self.train(ticket, record, stopping)
             self.keep(ticket, record, result, reused=known is not None)
         except Stopped:
@@ -74,7 +79,7 @@ class Attempts:
         except DivergedError as error:
             self.close(ticket, record, str(error), "FAILED", again=False)
         except Exception as error:
-            if full := disk.trouble(self.stores.root):
+            if full := disk.trouble(self.locations.root):
                 with suppress(Exception):  # the storage may be on the same disk
                     self.close(ticket, record, full, "KILLED", again=True)
                 raise MissingError(f"{full}; the same command goes on from here") from error
@@ -105,12 +110,12 @@ class Attempts:
                 raise Pruned(f"after {tokens:,} tokens its validation loss {loss:.4g} is behind")
 
         safety = partial(Safety, stopping=stopping, say=self.report.say, until=ticket.until)
-        return trials.run_trial(self.bench, spec, on_point, advance, safety)
+        return trials.run_trial(self.context, spec, on_point, advance, safety)
 
     def start(self, ticket: Ticket, cell: str) -> Record:
         """The trial's record: its own where it has rested, that of a trial of the same cell that
         was cut short, or a new one."""
-        spec, corpus, study = ticket.spec, self.bench.text.corpus, self.ledger.design.name
+        spec, corpus, study = ticket.spec, self.context.text.corpus, self.ledger.design.name
         cut = self.untrained(spec.remove)  # a worker learns of an arm by its first trial
         name = f"{study}-{ticket.number:05d}-{uuid.uuid4().hex[:8]}"
         for row in reversed(self.ledger.rows()):
@@ -120,7 +125,7 @@ class Attempts:
             if (rested or cut_short) and "record" in row.attrs:  # one may die before it has one
                 name = str(row.attrs["record"])
                 break
-        key = trials.untrained_key(self.bench, spec)
+        key = trials.untrained_key(self.context, spec)
         self.ledger.note(ticket, cell=cell, record=name, untrained=key)
         tags = runs.tags(study, spec.remove, ticket.number, cell, corpus.fingerprint)
         record = self.display.record(name)
@@ -135,7 +140,7 @@ class Attempts:
         record.texts({"environment.json": json.dumps(runs.environment(), indent=2)})
         record.tag(reused=str(reused).lower())
         cut = self.untrained(ticket.spec.remove)
-        projection.show_trial(record, result, cut, self.bench.store)
+        projection.show_trial(record, result, cut, self.context.store)
         for tokens, metrics in result.curve if reused else ():
             if "eval/loss" in metrics:
                 self.ledger.tell(ticket, tokens, metrics["eval/loss"])
@@ -170,7 +175,7 @@ class Attempts:
         record.end(status)
         self.report.say(f"{runs.name(ticket.spec)}: {', '.join(tags.values())}")
         if not resumable:
-            self.drop_checkpoints(self.bench.cell(ticket.spec))
+            self.drop_checkpoints(self.context.cell(ticket.spec))
 
     def end_at_rest(self, row: Row) -> None:
         """The run of a trial that was ended while it rested; its files are dropped."""
@@ -181,4 +186,4 @@ class Attempts:
 
     def drop_checkpoints(self, cell: str) -> None:
         """Of a trial that never goes on."""
-        shutil.rmtree(self.bench.store.folder(cell) / "checkpoints", ignore_errors=True)
+        shutil.rmtree(self.context.store.folder(cell) / "checkpoints", ignore_errors=True)

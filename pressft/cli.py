@@ -16,9 +16,9 @@ import typer
 
 from pressft.errors import MissingError, PressftError, UsageError
 from pressft.spec import ScanSpec, TrialSpec
+from pressft.study.locations import Locations
 
 if TYPE_CHECKING:
-    from pressft.study.locations import Stores
     from pressft.study.study import Study
     from pressft.sweep import Outcome
 
@@ -37,11 +37,10 @@ app = typer.Typer(
 def _studies(incomplete: str) -> list[str]:
     """Names that the shell may complete."""
     from pressft.study import reader
-    from pressft.study.locations import Stores
 
     if not (ROOT / "optuna.db").is_file():
         return []
-    return [name for name in reader.names(Stores(ROOT).storage) if name.startswith(incomplete)]
+    return [name for name in reader.names(Locations(ROOT).storage) if name.startswith(incomplete)]
 
 
 StudyName = Annotated[str, typer.Argument(help="Name of a study.", autocompletion=_studies)]
@@ -113,16 +112,15 @@ def sweep(
     from pressft import progress
     from pressft.corpus import load
     from pressft.report import terminal
-    from pressft.study.locations import Stores
 
     until = time.time() + 3600 * budget_hours if budget_hours is not None else float("inf")
-    study, stores = _study(file, name), Stores(ROOT, storage, tracking_uri)
+    study, locations = _study(file, name), Locations(ROOT, storage, tracking_uri)
     load.find(study.base.corpus)  # found missing before seconds of imports
     if dry_run:
         with progress.reporter() as report:
             from pressft import plan as ahead
 
-            found = ahead.forecast(study, stores, report.setup)
+            found = ahead.forecast(study, locations, report.setup)
         terminal.forecast(found, as_json=as_json)
         return
     with progress.reporter() as report:
@@ -136,7 +134,7 @@ def sweep(
             command += ["--as", study.name, "--until", str(until)]
             where = {"PRESSFT_STORAGE": storage, "PRESSFT_TRACKING_URI": tracking_uri}
             crew = Crew(command, {k: v for k, v in where.items() if v}, workers, report)
-        outcome = room.run(study, report, stores, crew=crew, until=until)
+        outcome = room.run(study, report, locations, crew=crew, until=until)
     _print_outcome(outcome, study.name, as_json=as_json)
 
 
@@ -151,13 +149,12 @@ def work(
 ) -> None:
     """Take trials of a study that `sweep --workers` watches over."""
     from pressft import progress
-    from pressft.study.locations import Stores
 
     with progress.reporter() as report:
         from pressft import sweep as room
 
-        stores = Stores(ROOT, storage, tracking_uri)
-        room.work(_study(file, name), report, stores, start_id, until)
+        locations = Locations(ROOT, storage, tracking_uri)
+        room.work(_study(file, name), report, locations, start_id, until)
 
 
 def _study(file: Path, name: str) -> "Study":
@@ -180,17 +177,16 @@ def status(
     """Show the table of a study, as far as it is, and the trials at work."""
     from pressft.report import status as room
     from pressft.report import terminal
-    from pressft.study.locations import Stores
 
-    stores = Stores(ROOT, storage)
+    locations = Locations(ROOT, storage)
     if watch and not as_json:
-        _watch(study, stores)
+        _watch(study, locations)
         return
-    seen, running = room.look(study, stores), room.running(study, stores)
+    seen, running = room.look(study, locations), room.running(study, locations)
     terminal.status(seen.finding, room.progress(seen.found), running, as_json=as_json)
 
 
-def _watch(study: str, stores: "Stores") -> None:
+def _watch(study: str, locations: Locations) -> None:
     """Draw a study's status until it is done, or Ctrl-C."""
     from rich.live import Live
 
@@ -199,7 +195,7 @@ def _watch(study: str, stores: "Stores") -> None:
     gc.enable()  # it may stand for days
     with contextlib.suppress(KeyboardInterrupt), Live() as screen:
         while True:
-            seen, running = status.look(study, stores), status.running(study, stores)
+            seen, running = status.look(study, locations), status.running(study, locations)
             shown = terminal.live(seen.finding, status.progress(seen.found), running)
             screen.update(shown, refresh=True)
             if status.is_done(seen.found) and not running:
@@ -220,15 +216,14 @@ def report(
     """Write the page that answers a study's question, also while it is still running."""
     from pressft.report import page as room
     from pressft.report import status, tables
-    from pressft.study.locations import Stores
     from pressft.study.results import write_atomically
 
-    stores = Stores(ROOT, storage)
+    locations = Locations(ROOT, storage)
     path = output or Path(f"{study}.html")
     forms = {
-        ".html": lambda: room.html(study, stores),
-        ".md": lambda: tables.markdown(status.finding(study, stores)),
-        ".csv": lambda: tables.as_csv(status.finding(study, stores)),
+        ".html": lambda: room.html(study, locations),
+        ".md": lambda: tables.markdown(status.finding(study, locations)),
+        ".csv": lambda: tables.as_csv(status.finding(study, locations)),
     }
     if path.suffix not in forms:
         raise UsageError(f"{path}: choose a name that ends in {', '.join(forms)}")
@@ -238,7 +233,7 @@ def report(
     except OSError as error:
         raise MissingError(f"{path}: {error.strerror}") from error
     if as_json:
-        found = status.finding(study, stores).as_json()
+        found = status.finding(study, locations).as_json()
         typer.echo(json.dumps({"file": str(path)} | found, indent=2))
     else:
         typer.echo(path)
@@ -256,14 +251,13 @@ def export(
     """Write the best trial by validation: adapter with its cut, and one dense checkpoint."""
     from pressft import progress
     from pressft.report import status
-    from pressft.study.locations import Stores
 
-    stores = Stores(ROOT, storage)
-    status.find(study, stores)
+    locations = Locations(ROOT, storage)
+    status.find(study, locations)
     with progress.reporter() as report:
         from pressft import export as room
 
-        receipt = room.export(study, arm, folder, stores, report.setup)
+        receipt = room.export(study, arm, folder, locations, report.setup)
         converted = room.to_gguf(folder) if gguf else ""
     if as_json:
         typer.echo(json.dumps(dataclasses.asdict(receipt), indent=2, default=str))
@@ -281,14 +275,13 @@ def run(as_json: Json = False, **settings: Any) -> None:  # noqa: ANN401  (Trial
     """Run one trial: cut, train, score. The options are the fields of TrialSpec."""
     from pressft import progress
     from pressft.corpus import load
-    from pressft.study.locations import Stores
 
     spec = TrialSpec(**settings)
     load.find(spec.corpus)  # found missing before seconds of imports
     with progress.reporter() as report:
         from pressft import sweep as room
 
-        outcome = room.run_one(spec, report, Stores(ROOT))
+        outcome = room.run_one(spec, report, Locations(ROOT))
     _print_outcome(outcome, "run", as_json=as_json)
 
 
@@ -297,14 +290,13 @@ def scan(as_json: Json = False, **settings: Any) -> None:  # noqa: ANN401  (Scan
     from pressft import progress
     from pressft.corpus import load
     from pressft.report import terminal
-    from pressft.study.locations import Stores
 
     spec = ScanSpec(**settings)
     load.find(spec.corpus)  # found missing before seconds of imports
     with progress.reporter() as report:
         from pressft import scan as survey
 
-        found = survey.run(spec, report, Stores(ROOT))
+        found = survey.run(spec, report, Locations(ROOT))
     terminal.scan(found, as_json=as_json)
 
 
@@ -344,16 +336,15 @@ def doctor(
 ) -> None:
     """Say where Optuna, MLflow and the files disagree, and mend it."""
     from pressft import doctor as room
-    from pressft.study.locations import Stores
 
-    stores = Stores(ROOT, storage, tracking_uri)
+    locations = Locations(ROOT, storage, tracking_uri)
     if not storage and not (ROOT / "optuna.db").is_file():
         raise UsageError(f"nothing has been run in {ROOT} yet: there is nothing to examine")
     if fix or rebuild_mlflow:
-        typer.echo(f"backup: {room.backup(stores)}", err=True)
+        typer.echo(f"backup: {room.backup(locations)}", err=True)
     if rebuild_mlflow:
-        room.rebuild(stores, lambda line: typer.echo(line, err=True))
-    faults = [(fault, fix and room.mended(fault)) for fault in room.examine(stores)]
+        room.rebuild(locations, lambda line: typer.echo(line, err=True))
+    faults = [(fault, fix and room.mended(fault)) for fault in room.examine(locations)]
     left = sum(not done for _, done in faults)
     if as_json:
         rows = [{"study": f.study, "fault": f.what, "mended": done} for f, done in faults]
@@ -376,14 +367,13 @@ def ui(
     storage: Storage = None,
 ) -> None:
     """Open the MLflow UI on mlruns/, for this machine only; print the page of each study."""
-    from pressft.study.locations import Stores
     from pressft.tracking import ui as room
 
     sites = [room.mlflow(ROOT, port)]
     if optuna and not storage and not (ROOT / "optuna.db").is_file():
         raise MissingError(f"no studies in {ROOT}: start with `pressft sweep experiments/smoke.py`")
     if optuna:
-        sites.append(room.dashboard(Stores(ROOT, storage).storage, 0))
+        sites.append(room.dashboard(Locations(ROOT, storage).storage, 0))
     room.serve(sites, typer.echo)
 
 
@@ -391,7 +381,6 @@ def ui(
 def demo(as_json: Json = False) -> None:
     """From a newsroom on loopback to a compared study: crawl, cut, train, score, all offline."""
     from pressft import progress
-    from pressft.study.locations import Stores
 
     with progress.reporter() as report:
         from pressft import sweep
@@ -400,7 +389,7 @@ def demo(as_json: Json = False) -> None:
         study, stories = room.choose(report)
     room.crawl(Path(study.base.corpus), stories)
     with progress.reporter() as report:
-        outcome = sweep.run(study, report, Stores(ROOT))
+        outcome = sweep.run(study, report, Locations(ROOT))
     _print_outcome(outcome, study.name, as_json=as_json)
 
 

@@ -29,7 +29,7 @@ class Text:
 
 
 @dataclass(frozen=True, slots=True)
-class Bench:
+class Context:
     """What the trials of one process share: a base model, tokenised text, earlier results."""
 
     base: models.Base
@@ -76,7 +76,7 @@ class Bench:
         return [document.ids for document in tokenize(starts, self.base.tokenizer)]
 
 
-def prepare(spec: TrialSpec, store: Store, progress: Progress) -> Bench:
+def prepare(spec: TrialSpec, store: Store, progress: Progress) -> Context:
     """Corpus read and tokenised, base model loaded; the cheap and the likely faults come first.
 
     Raises:
@@ -88,12 +88,12 @@ def prepare(spec: TrialSpec, store: Store, progress: Progress) -> Bench:
     base = models.load(models.resolve(spec.model), spec.quantization, progress)
     text, *general = (_tokenized(item, base) for item in found)
     between = separators(base.tokenizer)
-    bench = Bench(base, between, text, general[0] if general else None, store)
-    training_data(bench, spec)
+    context = Context(base, between, text, general[0] if general else None, store)
+    training_data(context, spec)
     if not gc.isenabled():  # by a command line that starts; nothing of that is ever garbage
         gc.freeze()
         gc.enable()
-    return bench
+    return context
 
 
 def _tokenized(corpus: Corpus, base: models.Base) -> Text:
@@ -104,18 +104,20 @@ def _tokenized(corpus: Corpus, base: models.Base) -> Text:
     return Text(corpus, train, validation, test)
 
 
-def training_data(bench: Bench, spec: TrialSpec) -> Blocks:
+def training_data(context: Context, spec: TrialSpec) -> Blocks:
     """The blocks of a trial in their order, steps x batch of them.
 
     They depend on the texts, mix, lengths and seed, never on the arm (law 7).
     """
     wanted = spec.steps * spec.batch
     n_general = round(spec.mix * wanted)
-    own = _ordered(bench, bench.text, spec, wanted - n_general)
-    if not n_general or not bench.general:
+    own = _ordered(context, context.text, spec, wanted - n_general)
+    if not n_general or not context.general:
         return own
-    return packing.mixed(own, _ordered(bench, bench.general, spec, n_general), spec.seed)
+    return packing.mixed(own, _ordered(context, context.general, spec, n_general), spec.seed)
 
 
-def _ordered(bench: Bench, text: Text, spec: TrialSpec, wanted: int) -> Blocks:
-    return packing.taken(packing.pack(text.train, spec.block, bench.separators), wanted, spec.seed)
+def _ordered(context: Context, text: Text, spec: TrialSpec, wanted: int) -> Blocks:
+    return packing.taken(
+        packing.pack(text.train, spec.block, context.separators), wanted, spec.seed
+    )

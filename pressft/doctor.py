@@ -15,7 +15,7 @@ from pathlib import Path
 
 from pressft.report import status
 from pressft.study import reader, storage
-from pressft.study.locations import Stores
+from pressft.study.locations import Locations
 from pressft.study.reader import Stored
 from pressft.study.results import Store
 from pressft.study.trials import Row
@@ -34,20 +34,20 @@ class Fault:
     mend: Callable[[], None] | None = None
 
 
-def examine(stores: Stores) -> Iterator[Fault]:
+def examine(locations: Locations) -> Iterator[Fault]:
     """Every disagreement of the studies in the storage.
 
     Raises:
         MissingError: a store cannot be opened, MLflow does not answer.
     """
-    if old := list(_tables(stores)):
+    if old := list(_tables(locations)):
         yield from old
-        if any(True for _ in _tables(stores)):
+        if any(True for _ in _tables(locations)):
             return  # nothing else can be read
-    shower = _Shower(stores)
-    yield from _outbox(stores, shower)
-    for name in reader.names(stores.storage):
-        yield from _trials(name, stores)
+    shower = _Shower(locations)
+    yield from _outbox(locations, shower)
+    for name in reader.names(locations.storage):
+        yield from _trials(name, locations)
         yield from _runs(name, shower)
 
 
@@ -58,12 +58,12 @@ def mended(fault: Fault) -> bool:
     return fault.mend is not None
 
 
-def backup(stores: Stores) -> Path:
+def backup(locations: Locations) -> Path:
     """Copies of the local databases, as they are now, in a folder of their own."""
-    folder = stores.root / f"backup-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
+    folder = locations.root / f"backup-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
     folder.mkdir(parents=True)
     for name in ("optuna.db", STORE):
-        source = stores.root / name
+        source = locations.root / name
         if source.is_file():
             with (
                 closing(sqlite3.connect(source)) as old,
@@ -73,31 +73,31 @@ def backup(stores: Stores) -> Path:
     return folder
 
 
-def rebuild(stores: Stores, say: Callable[[str], None]) -> None:
+def rebuild(locations: Locations, say: Callable[[str], None]) -> None:
     """The whole local MLflow view anew: every complete trial a run, every study a summary.
 
     Raises:
         MissingError: MLflow does not answer.
     """
-    (stores.root / STORE).unlink(missing_ok=True)
-    shower = _Shower(stores)
-    for name in reader.names(stores.storage):
-        found = status.find(name, stores)
+    (locations.root / STORE).unlink(missing_ok=True)
+    shower = _Shower(locations)
+    for name in reader.names(locations.storage):
+        found = status.find(name, locations)
         done = [row for row in found.rows if row.state == "complete"]
         for row in done:
             shower.trial(name, found, row)
         if _experiment(name) == name:
-            projection.show_study(shower.tracker, name, stores)
+            projection.show_study(shower.tracker, name, locations)
         say(f"{name}: {len(done)} runs")
 
 
 class _Shower:
     """What makes MLflow show what is true."""
 
-    def __init__(self, stores: Stores) -> None:
-        self.stores, self.store = stores, Store(stores.root)
-        self.tracker = Tracker(stores.root, stores.tracking_uri)
-        self.sender = Sender(self.tracker, stores.outbox, lambda _: None)
+    def __init__(self, locations: Locations) -> None:
+        self.locations, self.store = locations, Store(locations.root)
+        self.tracker = Tracker(locations.root, locations.tracking_uri)
+        self.sender = Sender(self.tracker, locations.outbox, lambda _: None)
 
     def flush(self, *names: str) -> None:
         """Send records, or say that it cannot be done now."""
@@ -107,7 +107,7 @@ class _Shower:
     def send(self, *names: str) -> None:
         """Send what processes left that are gone."""
         for name in names:
-            Record(self.stores.outbox, name).abandon()
+            Record(self.locations.outbox, name).abandon()
         self.flush(*names)
 
     def trial(self, name: str, found: Stored, row: Row) -> None:
@@ -119,7 +119,7 @@ class _Shower:
         tags = runs.tags(name, row.arm, row.number, str(row.attrs["cell"]), found.corpus)
         tags["rebuilt"] = "true"
         spec = found.spec(row)
-        record = Record(self.stores.outbox, str(row.attrs.get("record", f"{name}-{row.number}")))
+        record = Record(self.locations.outbox, str(row.attrs.get("record", f"{name}-{row.number}")))
         experiment = {"name": _experiment(name), "question": found.question}
         record.begin(experiment, runs.name(spec), runs.params(spec, cut), tags)
         projection.show_trial(record, result, cut, self.store)
@@ -131,26 +131,26 @@ def _experiment(name: str) -> str:
     return "runs" if name.startswith("run-") else name
 
 
-def _tables(stores: Stores) -> Iterator[Fault]:
+def _tables(locations: Locations) -> Iterator[Fault]:
     """Databases of an older Optuna or MLflow."""
     for name, mend in (
-        ("Optuna", storage.outdated(stores.storage)),
-        ("MLflow", client.outdated(stores.root)),
+        ("Optuna", storage.outdated(locations.storage)),
+        ("MLflow", client.outdated(locations.root)),
     ):
         if mend:
             yield Fault("storage", f"the tables are those of an older {name}", mend)
 
 
-def _trials(name: str, stores: Stores) -> Iterator[Fault]:
+def _trials(name: str, locations: Locations) -> Iterator[Fault]:
     """Optuna against processes and files."""
-    store = Store(stores.root)
-    for row in status.find(name, stores).rows:
+    store = Store(locations.root)
+    for row in status.find(name, locations).rows:
         trial = f"trial {row.number} ({row.arm})"
         if row.state == "running" and reader.is_dead(row):
             yield Fault(
                 name,
                 f"{trial} is running, but its process is gone",
-                partial(reader.end, name, stores.storage, row.number),
+                partial(reader.end, name, locations.storage, row.number),
             )
         cell = str(row.attrs.get("cell", ""))
         if row.state != "complete":
@@ -168,26 +168,26 @@ def _trials(name: str, stores: Stores) -> Iterator[Fault]:
             )
 
 
-def _outbox(stores: Stores, shower: _Shower) -> Iterator[Fault]:
+def _outbox(locations: Locations, shower: _Shower) -> Iterator[Fault]:
     """What MLflow has not been told, or would not hear."""
     busy = {
         str(row.attrs.get("record"))
-        for name in reader.names(stores.storage)
-        for row in status.find(name, stores).rows
+        for name in reader.names(locations.storage)
+        for row in status.find(name, locations).rows
         if row.state == "running" and not reader.is_dead(row)
     }
-    names = [r.name for r in outbox.waiting(stores.outbox) if r.name not in busy]
+    names = [r.name for r in outbox.waiting(locations.outbox) if r.name not in busy]
     if names:
         mend = partial(shower.send, *names)
         yield Fault("outbox", f"{len(names)} records wait to be sent to MLflow", mend)
-    for path in sorted(stores.outbox.glob("*.refused")):
+    for path in sorted(locations.outbox.glob("*.refused")):
         yield Fault("outbox", f"MLflow will not take {path}")
 
 
 def _runs(name: str, shower: _Shower) -> Iterator[Fault]:
     """MLflow against Optuna and the files."""
-    stores, tracker = shower.stores, shower.tracker
-    found = status.find(name, stores)
+    locations, tracker = shower.locations, shower.tracker
+    found = status.find(name, locations)
     experiment = tracker.experiment(_experiment(name), found.question)
     known: dict[int, Run] = {}
     for run in tracker.runs(experiment, name):
@@ -199,7 +199,7 @@ def _runs(name: str, shower: _Shower) -> Iterator[Fault]:
     for run in known.values():
         yield Fault(name, f"run {run.run_id} in MLflow belongs to no trial")
     if _experiment(name) == name and not tracker.showing(experiment, f"{name}-{SUMMARY}"):
-        mend = partial(projection.show_study, tracker, name, stores)
+        mend = partial(projection.show_study, tracker, name, locations)
         yield Fault(name, "it has no summary in MLflow", mend)
 
 

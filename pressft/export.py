@@ -31,7 +31,7 @@ from pressft.report import status, tables
 from pressft.report.finding import Arm, Done, Finding
 from pressft.score import Score, total
 from pressft.spec import WHOLE, TrialSpec
-from pressft.study.locations import Stores
+from pressft.study.locations import Locations
 from pressft.study.reader import Stored
 from pressft.study.results import Store
 
@@ -52,7 +52,7 @@ class Exported:
 
 
 def export(
-    study: str, arm: str | None, folder: Path, stores: Stores, progress: Progress
+    study: str, arm: str | None, folder: Path, locations: Locations, progress: Progress
 ) -> Exported:
     """Write the best trial of an arm, or of all cut arms, to a new `folder`.
 
@@ -63,12 +63,12 @@ def export(
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise RefusedError(f"{folder} exists and holds something: give a new folder")
-    seen = status.look(study, stores)
+    seen = status.look(study, locations)
     found, finding, best = seen.found, seen.finding, _best(study, arm, seen.trials)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".export-") as temporary:
         part = Path(temporary) / "part"
-        receipt = _write(found, best, part, Store(stores.root), progress)
+        receipt = _write(found, best, part, Store(locations.root), progress)
         row = next(row for row in finding.arms if row.arm == receipt.arm)
         spec = found.spec(next(row for row in found.rows if row.number == best.number))
         (part / "README.md").write_text(card(study, spec, row, finding, found, receipt))

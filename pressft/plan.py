@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from pressft import trial as trials
 from pressft._assets import Progress
-from pressft.context import TRAIN_COST, Bench, prepare, training_data
+from pressft.context import TRAIN_COST, Context, prepare, training_data
 from pressft.errors import UsageError
 from pressft.evaluation import cost, perplexity
 from pressft.model import adapter, surgery
@@ -22,7 +22,7 @@ from pressft.report import status
 from pressft.score import Score, total
 from pressft.spec import TrialSpec, Value, resolve
 from pressft.study.halving import Rungs
-from pressft.study.locations import Stores
+from pressft.study.locations import Locations
 from pressft.study.results import Store
 from pressft.study.study import Study
 from pressft.study.trials import Row, key
@@ -75,7 +75,7 @@ class Pace:
     peak_bytes: int
 
 
-def forecast(study: Study, stores: Stores, progress: Progress) -> Forecast:
+def forecast(study: Study, locations: Locations, progress: Progress) -> Forecast:
     """Look ahead.
 
     Raises:
@@ -86,42 +86,44 @@ def forecast(study: Study, stores: Stores, progress: Progress) -> Forecast:
     study = dataclasses.replace(study, base=base)
     if study.scanned:
         raise UsageError(f"{study.name}: its arms are known after `pressft scan`, or the sweep")
-    bench = prepare(base, Store(stores.root), progress)
-    pace = _pace(bench, base, progress)
-    done = [row for row in _rows(study, stores) if row.is_done]
+    context = prepare(base, Store(locations.root), progress)
+    pace = _pace(context, base, progress)
+    done = [row for row in _rows(study, locations) if row.is_done]
     keys = {row.key for row in done}
     cells = tuple(
         Cell(params, spec.trained_tokens, key(params) in keys or bool(trial))
         for params in (study.grid() if study.design == "grid" else ())
         for spec in (study.spec(**params),)
-        for trial in (bench.store.trial(bench.cell(spec)),)
+        for trial in (context.store.trial(context.cell(spec)),)
     )
     known = Counter(str(c.params["remove"]) for c in cells if c.known)
     if study.design != "grid":
         known = Counter(row.arm for row in done)
     asked = study.n_trials // len(study.arms())
-    arms = tuple(_arm(bench, study, arm, asked, known[arm], pace) for arm in study.arms())
+    arms = tuple(_arm(context, study, arm, asked, known[arm], pace) for arm in study.arms())
     return Forecast(study.name, arms, cells, pace.peak_bytes)
 
 
-def _rows(study: Study, stores: Stores) -> list[Row]:
+def _rows(study: Study, locations: Locations) -> list[Row]:
     """The study's trials, where it has been begun."""
     try:
-        return status.find(study.name, stores).rows
+        return status.find(study.name, locations).rows
     except UsageError:
         return []
 
 
-def _arm(bench: Bench, study: Study, arm: str, asked: int, known: int, pace: Pace) -> ArmForecast:
+def _arm(
+    context: Context, study: Study, arm: str, asked: int, known: int, pace: Pace
+) -> ArmForecast:
     spec = study.spec(remove=arm)
-    model = bench.base.model
+    model = context.base.model
     whole = sum(surgery.count(p) for p in model.parameters())
-    with surgery.removed(model, parts := resolve(arm, bench.base.n_layers)):
+    with surgery.removed(model, parts := resolve(arm, context.base.n_layers)):
         share = sum(surgery.count(p) for p in model.parameters()) / whole
-    left, tested = asked - known, bench.tested_tokens(spec)
+    left, tested = asked - known, context.tested_tokens(spec)
     tokens = round(left * spec.trained_tokens * Rungs(study).share())
-    scored = bench.cost(spec) - TRAIN_COST * spec.trained_tokens
-    untrained = 0 if bench.store.untrained(trials.untrained_key(bench, spec)) else tested
+    scored = context.cost(spec) - TRAIN_COST * spec.trained_tokens
+    untrained = 0 if context.store.untrained(trials.untrained_key(context, spec)) else tested
     training_s = tokens * pace.training_s
     return ArmForecast(
         arm=arm,
@@ -133,7 +135,7 @@ def _arm(bench: Bench, study: Study, arm: str, asked: int, known: int, pace: Pac
     )
 
 
-def _pace(bench: Bench, spec: TrialSpec, progress: Progress) -> Pace:
+def _pace(context: Context, spec: TrialSpec, progress: Progress) -> Pace:
     """Measure two short steps, or as many as are recorded, the last of which counts, and a
     validation text."""
     micro, steps = (
@@ -141,13 +143,13 @@ def _pace(bench: Bench, spec: TrialSpec, progress: Progress) -> Pace:
         cuda_graph.PAYS if cuda_graph.pays(cuda_graph.PAYS) else 2,
     )
     short = dataclasses.replace(spec, remove="none", batch=micro, tokens=steps * micro * spec.block)
-    document = bench.validation_subset(spec)[0]
+    document = context.validation_subset(spec)[0]
     speeds: list[float] = []
     scoring_s: list[float] = []
 
     def validate() -> Score:
         began = time.perf_counter()
-        found = total(perplexity.score(model, [document], bench.separators.before, spec.window))
+        found = total(perplexity.score(model, [document], context.separators.before, spec.window))
         scoring_s.append((time.perf_counter() - began) / len(document.ids))
         return found
 
@@ -156,7 +158,7 @@ def _pace(bench: Bench, spec: TrialSpec, progress: Progress) -> Pace:
             speeds.append(metrics["train/tokens_per_second"])
 
     progress("measuring the pace", 0, 1)
-    with adapter.attached(bench.base.model, spec.rank, spec.seed) as model:
-        loop.train(model, training_data(bench, short), short, validate, on_point)
+    with adapter.attached(context.base.model, spec.rank, spec.seed) as model:
+        loop.train(model, training_data(context, short), short, validate, on_point)
     progress("measuring the pace", 1, 1)
     return Pace(1 / speeds[-1], scoring_s[-1], cost.peak_so_far())

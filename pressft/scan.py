@@ -15,7 +15,7 @@ from pressft.model import base as models
 from pressft.model.tokens import separators, tokenize, up_to
 from pressft.progress import Reporter
 from pressft.spec import ScanSpec
-from pressft.study.locations import Stores
+from pressft.study.locations import Locations
 from pressft.study.results import write_atomically
 from pressft.study.scans import CRITERIA, Scan
 from pressft.tracking.client import Tracker
@@ -25,7 +25,7 @@ from pressft.tracking.sender import PATIENCE_S, Sender
 SCAN_VERSION = 2  # raise it when the same settings would give other numbers
 
 
-def run(spec: ScanSpec, report: Reporter, stores: Stores) -> Scan:
+def run(spec: ScanSpec, report: Reporter, locations: Locations) -> Scan:
     """The scan that `spec` asks for, from an earlier one where there is one.
 
     Raises:
@@ -33,14 +33,16 @@ def run(spec: ScanSpec, report: Reporter, stores: Stores) -> Scan:
     """
     found = load.find(spec.corpus, report.setup)
     base = models.load(models.resolve(spec.model), spec.quantization, report.setup)
-    return on(base, found, spec, report, stores)
+    return on(base, found, spec, report, locations)
 
 
-def on(base: models.Base, found: Corpus, spec: ScanSpec, report: Reporter, stores: Stores) -> Scan:
+def on(
+    base: models.Base, found: Corpus, spec: ScanSpec, report: Reporter, locations: Locations
+) -> Scan:
     """`run` on a model and a corpus that are there already."""
     what = [SCAN_VERSION, base.computed, found.fingerprint, asdict(spec) | {"model": ""}]
     key = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:16]
-    path = stores.root / "scans" / f"{key}.json"
+    path = locations.root / "scans" / f"{key}.json"
     if path.is_file():
         return Scan.from_json(path.read_text())
     texts = [article.text for article in found.splits.validation]
@@ -65,13 +67,13 @@ def on(base: models.Base, found: Corpus, spec: ScanSpec, report: Reporter, store
     )
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, json.dumps(asdict(result)) + "\n")
-    _track(result, spec, key, stores, report)
+    _track(result, spec, key, locations, report)
     return result
 
 
-def _track(result: Scan, spec: ScanSpec, key: str, stores: Stores, report: Reporter) -> None:
+def _track(result: Scan, spec: ScanSpec, key: str, locations: Locations, report: Reporter) -> None:
     """Log the curves over depth; the x axis is the index of the first layer of a cut."""
-    record = Record(stores.outbox, f"scan-{key}")
+    record = Record(locations.outbox, f"scan-{key}")
     question = "What removing each part costs before any training."
     tags = {"study": "scan", "arm": "all", "corpus": result.fingerprint}
     title = f"{result.model} on {result.corpus}"
@@ -85,5 +87,7 @@ def _track(result: Scan, spec: ScanSpec, key: str, stores: Stores, report: Repor
             record.points(index, metrics)
     record.texts({"scan.csv": result.as_csv()})
     record.end("FINISHED")
-    with Sender(Tracker(stores.root, stores.tracking_uri), stores.outbox, report.say) as sender:
+    with Sender(
+        Tracker(locations.root, locations.tracking_uri), locations.outbox, report.say
+    ) as sender:
         sender.flush({record.name}, PATIENCE_S)

@@ -16,7 +16,7 @@ import filelock
 from pressft import compare, disk, scan
 from pressft._signals import Stopping
 from pressft.attempts import Attempts
-from pressft.context import Bench, prepare
+from pressft.context import Context, prepare
 from pressft.errors import MissingError, RefusedError
 from pressft.model import base as models
 from pressft.progress import Reporter
@@ -27,7 +27,7 @@ from pressft.spec import WHOLE, ScanSpec, TrialSpec, resolve
 from pressft.study import prompts
 from pressft.study.halving import Rungs
 from pressft.study.ledger import Ledger
-from pressft.study.locations import Stores
+from pressft.study.locations import Locations
 from pressft.study.reader import Running
 from pressft.study.results import Store
 from pressft.study.study import Study
@@ -82,7 +82,7 @@ class Crew(Protocol):
 def run(
     study: Study,
     report: Reporter,
-    stores: Stores,
+    locations: Locations,
     experiment: str = "",
     crew: Crew | None = None,
     until: float = float("inf"),
@@ -98,14 +98,14 @@ def run(
         MissingError: the disk is full; the same command goes on from where it was.
     """
     texts = prompts.load(study.prompts, study.questions)  # refuse before anything is started
-    with _lock(stores, study.name), Stopping() as stopping:
-        sweep = _open(study, report, stores, experiment)
-        sweep.ledger.describe(material=dataclasses.asdict(texts), environment=runs.environment())
+    with _lock(locations, study.name), Stopping() as stopping:
+        sweep = _open(study, report, locations, experiment)
+        sweep.ledger.describe(prompts=dataclasses.asdict(texts), environment=runs.environment())
         return sweep.run(stopping, crew, until)
 
 
 def work(
-    study: Study, report: Reporter, stores: Stores, start_id: str, until: float = float("inf")
+    study: Study, report: Reporter, locations: Locations, start_id: str, until: float = float("inf")
 ) -> None:
     """Take trials of a study that another process watches over, until there are none to take.
 
@@ -113,52 +113,61 @@ def work(
         As `run`.
     """
     with Stopping() as stopping:
-        sweep = _open(study, report, stores, "", start_id)
+        sweep = _open(study, report, locations, "", start_id)
         with sweep.display as display:
             sweep.work(stopping, until)
             display.flush()
 
 
 def _open(
-    study: Study, report: Reporter, stores: Stores, experiment: str, start_id: str = ""
+    study: Study, report: Reporter, locations: Locations, experiment: str, start_id: str = ""
 ) -> "_Sweep":
     """Model, text and stores of a study; a mistake is named before anything is started."""
     study = dataclasses.replace(
         study, base=dataclasses.replace(study.base, model=models.resolve(study.base.model))
     )
-    bench = prepare(study.base, Store(stores.root), report.setup)
-    study = _scanned(study, bench, report, stores)
+    context = prepare(study.base, Store(locations.root), report.setup)
+    study = _scanned(study, context, report, locations)
     for arm in study.arms():
-        resolve(arm, bench.base.n_layers)
-    disk.check(study, bench.base.model, stores.root)
+        resolve(arm, context.base.n_layers)
+    disk.check(study, context.base.model, locations.root)
     report.setup("opening the stores", 0, 1)
-    base = bench.base
-    identity = {"weights": base.identity, "precision": base.precision, "corpus": bench.fingerprint}
-    ledger = Ledger(study, stores.storage, identity, start_id)
-    display = Display(ledger, stores, report, experiment)
+    base = context.base
+    identity = {
+        "weights": base.identity,
+        "precision": base.precision,
+        "corpus": context.fingerprint,
+    }
+    ledger = Ledger(study, locations.storage, identity, start_id)
+    display = Display(ledger, locations, report, experiment)
     report.setup("opening the stores", 1, 1)
-    return _Sweep(bench, ledger, display, report, stores)
+    return _Sweep(context, ledger, display, report, locations)
 
 
-def run_one(spec: TrialSpec, report: Reporter, stores: Stores) -> Outcome:
+def run_one(spec: TrialSpec, report: Reporter, locations: Locations) -> Outcome:
     """One trial as a study of its own; all such trials share the MLflow experiment `runs`.
 
     Raises:
         As `run`.
     """
     name = spec.cell(spec.model, (), f"{spec.corpus} {spec.remove}")
-    return run(Study(f"run-{name}", spec, {}), report, stores, experiment="runs")
+    return run(Study(f"run-{name}", spec, {}), report, locations, experiment="runs")
 
 
 class _Sweep:
     """The parts of one running sweep."""
 
     def __init__(
-        self, bench: Bench, ledger: Ledger, display: Display, report: Reporter, stores: Stores
+        self,
+        context: Context,
+        ledger: Ledger,
+        display: Display,
+        report: Reporter,
+        locations: Locations,
     ) -> None:
-        self.study, self.bench, self.ledger = ledger.design, bench, ledger
-        self.display, self.report, self.stores = display, report, stores
-        self.attempts = Attempts(bench, ledger, display, report, stores)
+        self.study, self.context, self.ledger = ledger.design, context, ledger
+        self.display, self.report, self.locations = display, report, locations
+        self.attempts = Attempts(context, ledger, display, report, locations)
 
     def run(self, stopping: Stopping, crew: Crew | None, until: float) -> Outcome:
         """All that is open, one trial after the other or by the crew."""
@@ -166,10 +175,10 @@ class _Sweep:
             self.report.say(f"{self.study.name} grows: {self.ledger.grown}")
         for row in self.recover():
             self.report.say(f"trial {row.number} was left unfinished: its cell is run again")
-        bench, names = self.bench, self.study.arms()
+        context, names = self.context, self.study.arms()
         self.report.plan(
             self.study.name,
-            bench.tested_tokens(self.study.base) * len(names)
+            context.tested_tokens(self.study.base) * len(names)
             + self.a_trial() * self.ledger.n_open(),
         )
         rows = self.ledger.rows()
@@ -198,7 +207,7 @@ class _Sweep:
 
     def a_trial(self) -> int:
         """Scored-token equivalents of a trial, on average: halving trains most of them in part."""
-        return round(self.bench.cost(self.study.base) * Rungs(self.study).share())
+        return round(self.context.cost(self.study.base) * Rungs(self.study).share())
 
     def recover(self, worker: str = "", reason: str = "its process died") -> list[Row]:
         """Close what dead processes left, in both views."""
@@ -245,7 +254,7 @@ class _Sweep:
     def finish(self) -> Finding:
         """What only the whole study knows: shares healed, costs, readings, and the summary."""
         with self.ledger.ending:
-            done = status.by_arm(self.ledger.rows(), self.bench.store)
+            done = status.by_arm(self.ledger.rows(), self.context.store)
             chosen = {arm: best for arm in done if (best := arms.choose(done[arm]))}
             if whole := chosen.get(WHOLE):
                 before = {arm: self.attempts.untrained(arm) for arm in done}
@@ -253,13 +262,13 @@ class _Sweep:
             specs = [self.study.spec(remove=arm) for arm in self.study.arms()]
             healed = {arm: trials[0].result for arm, trials in chosen.items()}
             texts = prompts.load(self.study.prompts, self.study.questions)
-            compare.measure_costs(self.bench, specs, self.report.setup)
-            compare.read(self.bench, specs, healed, texts, self.report.setup)
+            compare.measure_costs(self.context, specs, self.report.setup)
+            compare.answer(self.context, specs, healed, texts, self.report.setup)
             self.display.complete()
-        return status.finding(self.study.name, self.stores)
+        return status.finding(self.study.name, self.locations)
 
 
-def _scanned(study: Study, bench: Bench, report: Reporter, stores: Stores) -> Study:
+def _scanned(study: Study, context: Context, report: Reporter, locations: Locations) -> Study:
     """The study with `best-of-scan(k)` replaced by layers, in the order of a scan."""
     if not study.scanned:
         return study
@@ -271,18 +280,18 @@ def _scanned(study: Study, bench: Bench, report: Reporter, stores: Stores) -> St
         quantization=base.quantization,
         halves=False,
     )
-    found = scan.on(bench.base, bench.text.corpus, spec, report, stores)
+    found = scan.on(context.base, context.text.corpus, spec, report, locations)
     return study.with_scan(found.best(study.scanned))
 
 
 @contextmanager
-def _lock(stores: Stores, study: str) -> Iterator[None]:
+def _lock(locations: Locations, study: str) -> Iterator[None]:
     """One command at a time for a study whose storage is a file."""
-    root = stores.root
+    root = locations.root
     lock = filelock.FileLock(root / f".{study}.lock")
     try:
         root.mkdir(parents=True, exist_ok=True)
-        if stores.storage.startswith("sqlite"):
+        if locations.storage.startswith("sqlite"):
             lock.acquire(timeout=0)
     except filelock.Timeout:
         raise RefusedError(

@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from pressft.context import TRAIN_COST, Bench, training_data
+from pressft.context import TRAIN_COST, Context, training_data
 from pressft.evaluation import perplexity
 from pressft.model import adapter, surgery
 from pressft.model.tokens import Document, up_to
@@ -30,54 +30,54 @@ CALIBRATION_TOKENS = 2048  # of training text, for a repair
 SAMPLE_TOKENS = 32
 
 
-def untrained_key(bench: Bench, spec: TrialSpec) -> str:
+def untrained_key(context: Context, spec: TrialSpec) -> str:
     """Name of the scores of the spec's cut before training: rank and the like do not matter."""
-    parts = resolve(spec.remove, bench.base.n_layers)
-    what = [CELL_VERSION, bench.base.computed, parts, bench.fingerprint]
+    parts = resolve(spec.remove, context.base.n_layers)
+    what = [CELL_VERSION, context.base.computed, parts, context.fingerprint]
     what += [spec.window, spec.quantization]
-    what += [spec.validation_tokens] if bench.general else []
+    what += [spec.validation_tokens] if context.general else []
     what += [spec.repair] if spec.repairs(parts) else []
     identity = json.dumps(what)
     return f"untrained-{hashlib.sha256(identity.encode()).hexdigest()[:16]}"
 
 
 @contextmanager
-def cut(bench: Bench, spec: TrialSpec) -> Iterator[Removal]:
+def cut(context: Context, spec: TrialSpec) -> Iterator[Removal]:
     """The base without what the spec removes, repaired where it asks for that; put back after."""
-    model = bench.base.model
-    parts = resolve(spec.remove, bench.base.n_layers)
+    model = context.base.model
+    parts = resolve(spec.remove, context.base.n_layers)
     scales: tuple[float, ...] = ()
     if spec.repairs(parts):
-        text = up_to(bench.text.train, CALIBRATION_TOKENS)
-        rows = perplexity.windows(text, bench.separators.before, spec.window)
+        text = up_to(context.text.train, CALIBRATION_TOKENS)
+        rows = perplexity.windows(text, context.separators.before, spec.window)
         scales = surgery.gaps(model, parts, [torch.tensor([row.ids]) for row in rows])
     with surgery.removed(model, parts, scales) as removal:
         yield removal
 
 
-def untrained(bench: Bench, spec: TrialSpec, advance: Advance) -> Untrained:
+def untrained(context: Context, spec: TrialSpec, advance: Advance) -> Untrained:
     """Scores of the spec's cut before training, from an earlier run where there is one (law 8)."""
-    key = untrained_key(bench, spec)
-    if found := bench.store.untrained(key):
-        advance(f"{spec.remove}: known", bench.tested_tokens(spec))
+    key = untrained_key(context, spec)
+    if found := context.store.untrained(key):
+        advance(f"{spec.remove}: known", context.tested_tokens(spec))
         return found
-    model = bench.base.model
-    with cut(bench, spec) as removal:
+    model = context.base.model
+    with cut(context, spec) as removal:
         label = f"{spec.remove}: scoring untrained"
-        test, general = _test(bench, model, spec, lambda n: advance(label, n))
+        test, general = _test(context, model, spec, lambda n: advance(label, n))
         result = Untrained(
             removal,
             sum(surgery.count(parameter) for parameter in model.parameters()),
             test,
-            _samples(bench, model),
+            _samples(context, model),
             general,
         )
-    bench.store.save(key, result)
+    context.store.save(key, result)
     return result
 
 
 def run_trial(
-    bench: Bench,
+    context: Context,
     spec: TrialSpec,
     on_point: OnPoint,
     advance: Advance,
@@ -97,10 +97,10 @@ def run_trial(
         UsageError: a layer out of range, an optimizer this machine cannot run.
     """
     began = time.perf_counter()
-    cell = bench.cell(spec)
+    cell = context.cell(spec)
     curve: list[tuple[int, dict[str, float]]] = []
-    data = training_data(bench, spec)
-    subset = bench.validation_subset(spec)
+    data = training_data(context, spec)
+    subset = context.validation_subset(spec)
 
     def tell(tokens: int, metrics: dict[str, float]) -> None:
         if "train/loss" in metrics:
@@ -110,21 +110,21 @@ def run_trial(
         on_point(tokens, metrics)
 
     with (
-        cut(bench, spec) as removal,
-        adapter.attached(bench.base.model, spec.rank, spec.seed) as model,
+        cut(context, spec) as removal,
+        adapter.attached(context.base.model, spec.rank, spec.seed) as model,
     ):
 
         def validate() -> Score:
             label = f"{spec.remove}: validating"
-            return total(_score(bench, model, subset, spec, lambda n: advance(label, n)))
+            return total(_score(context, model, subset, spec, lambda n: advance(label, n)))
 
-        files = bench.store.folder(cell)
+        files = context.store.folder(cell)
         kept = safety(files / "checkpoints")
         trained = loop.train(model, data, spec, validate, tell, kept)
         label = f"{spec.remove}: testing"
-        test, general = _test(bench, model, spec, lambda n: advance(label, n))
-        samples = _samples(bench, model)
-        adapter.save(model, removal, bench.base.name, bench.base.identity, files / "adapter")
+        test, general = _test(context, model, spec, lambda n: advance(label, n))
+        samples = _samples(context, model)
+        adapter.save(model, removal, context.base.name, context.base.identity, files / "adapter")
     result = TrialResult(
         cell=cell,
         removal=removal,
@@ -139,22 +139,22 @@ def run_trial(
         general=general,
         micro=trained.micro,
     )
-    bench.store.save(cell, result)
+    context.store.save(cell, result)
     shutil.rmtree(files / "checkpoints", ignore_errors=True)
     return result
 
 
 def _test(
-    bench: Bench, model: nn.Module, spec: TrialSpec, on_tokens: Callable[[int], None]
+    context: Context, model: nn.Module, spec: TrialSpec, on_tokens: Callable[[int], None]
 ) -> tuple[tuple[Score, ...], tuple[Score, ...]]:
     """Scores of the test split and of the general text."""
-    general = bench.general_subset(spec)
-    found = _score(bench, model, (*bench.text.test, *general), spec, on_tokens)
-    return found[: len(bench.text.test)], found[len(bench.text.test) :]
+    general = context.general_subset(spec)
+    found = _score(context, model, (*context.text.test, *general), spec, on_tokens)
+    return found[: len(context.text.test)], found[len(context.text.test) :]
 
 
 def _score(
-    bench: Bench,
+    context: Context,
     model: nn.Module,
     documents: tuple[Document, ...],
     spec: TrialSpec,
@@ -163,14 +163,14 @@ def _score(
     return perplexity.score(
         model,
         documents,
-        bench.separators.before,
+        context.separators.before,
         spec.window,
         on_tokens=on_tokens,
     )
 
 
-def _samples(bench: Bench, model: nn.Module) -> tuple[str, ...]:
-    prompts = bench.prompts()
-    new = perplexity.generate(model, prompts, bench.separators, SAMPLE_TOKENS)
-    decode = bench.base.tokenizer.decode
+def _samples(context: Context, model: nn.Module) -> tuple[str, ...]:
+    prompts = context.prompts()
+    new = perplexity.generate(model, prompts, context.separators, SAMPLE_TOKENS)
+    decode = context.base.tokenizer.decode
     return tuple(f"{decode(p)}⟶{decode(n)}" for p, n in zip(prompts, new, strict=True))

@@ -34,7 +34,7 @@ from servers import Database, mlflow_server
 from pressft import doctor, sweep
 from pressft.errors import MissingError
 from pressft.report import status
-from pressft.study.locations import Stores
+from pressft.study.locations import Locations
 from pressft.study.results import Store
 from pressft.study.study import Choices, Study
 from pressft.training import teller
@@ -130,10 +130,10 @@ class Chaos:
         """Nothing is started yet."""
         self.plan, self.study, self.say = plan, plan.study(), say
         self.database, self.proxy = database, proxy
-        self.stores = Stores(
+        self.locations = Locations(
             folder / "chaos" / "mlruns", database.url, f"http://127.0.0.1:{proxy.port}"
         )
-        self.alone = Stores(folder / "alone" / "mlruns")
+        self.alone = Locations(folder / "alone" / "mlruns")
         self.server_db = folder / "server" / "server.db"
         self.counts, self.random = Counts(), random.Random(0)
         self._alive: dict[int, bool] = {}  # whether it is to die inside a save
@@ -169,7 +169,7 @@ class Chaos:
 
     def _sweep(self) -> None:
         listener = Listener()
-        outcome = sweep.run(self.study, listener, self.stores)
+        outcome = sweep.run(self.study, listener, self.locations)
         if outcome.done < outcome.asked:
             raise AssertionError(f"{outcome}: {listener.lines}")
 
@@ -243,8 +243,8 @@ class Chaos:
 
     def _count(self) -> None:
         """What came of it, by the storage, the files and the server's own database."""
-        counts, store = self.counts, Store(self.stores.root)
-        rows = [r for r in status.find("chaos", self.stores).rows if r.state == "complete"]
+        counts, store = self.counts, Store(self.locations.root)
+        rows = [r for r in status.find("chaos", self.locations).rows if r.state == "complete"]
         results = {cell: store.trial(cell) for cell in {str(row.attrs["cell"]) for row in rows}}
         counts.finished = len(rows)
         counts.lost = self.study.n_trials - len(results)
@@ -263,7 +263,7 @@ class Chaos:
             counts.points_doubled += sum(n - 1 for n in points.values())
         counts.doubled += max(0, counts.runs - len(results))
         counts.lost += max(0, len(results) - counts.runs)
-        counts.left = [fault.what for fault in doctor.examine(self.stores)]
+        counts.left = [fault.what for fault in doctor.examine(self.locations)]
 
     def _shown(self) -> list[tuple[str, Counter[tuple[str, int]]]]:
         """Cell and points of every finished run, by plain SQL in the server's database."""
@@ -278,9 +278,9 @@ class Chaos:
             ]
 
 
-def _numbers(stores: Stores) -> dict[str, object]:
-    store = Store(stores.root)
-    cells = [str(row.attrs["cell"]) for row in status.find("chaos", stores).rows]
+def _numbers(locations: Locations) -> dict[str, object]:
+    store = Store(locations.root)
+    cells = [str(row.attrs["cell"]) for row in status.find("chaos", locations).rows]
     return {cell: comparable(store.trial(cell)) for cell in cells}
 
 

@@ -8,9 +8,9 @@ from pressft.corpus import load
 from pressft.score import Score
 from pressft.spec import Removal, TrialSpec, resolve
 from pressft.study.ledger import Ledger, Ticket
-from pressft.study.locations import Stores
-from pressft.study.prompts import Material, Question
-from pressft.study.results import Cost, Reading, Store, TrialResult, Untrained
+from pressft.study.locations import Locations
+from pressft.study.prompts import Prompts, Question
+from pressft.study.results import Answers, Cost, Store, TrialResult, Untrained
 from pressft.study.scans import Cut, Scan
 from pressft.study.study import Choices, Study
 
@@ -42,24 +42,24 @@ def layers(n: int) -> Study:
     return Study("layers", BASE, {"remove": Choices("none", *range(n))}, question=f"Which? {EVIL}")
 
 
-def fill(study: Study, stores: Stores, *, leave: int = 0, rich: bool = False) -> None:
+def fill(study: Study, locations: Locations, *, leave: int = 0, rich: bool = False) -> None:
     """Results for all but `leave` trials of a study, without training them; a `rich` one has all
     that a study can have: general text, readings, costs, a scan, trials ended early."""
-    source, store = random.Random(0), Store(stores.root)
+    source, store = random.Random(0), Store(locations.root)
     fingerprint = load.find("invented").fingerprint if rich else "c"
-    ledger = Ledger(study, stores.storage, {"weights": "w", "corpus": fingerprint})
-    texts = Material((EVIL, "The harbour"), (Question(EVIL, "42"),)) if rich else Material()
+    ledger = Ledger(study, locations.storage, {"weights": "w", "corpus": fingerprint})
+    texts = Prompts((EVIL, "The harbour"), (Question(EVIL, "42"),)) if rich else Prompts()
     ledger.describe(
-        material=dataclasses.asdict(texts), environment={"command": "pressft sweep x.py"}
+        prompts=dataclasses.asdict(texts), environment={"command": "pressft sweep x.py"}
     )
     n_layers = max(4, len(study.arms()) - 1)
 
     def scores(loss: float) -> tuple[Score, ...]:
         return tuple(Score(100 * (loss + source.gauss(0, 0.1)), 100, 400, 80) for _ in range(20))
 
-    def reading(loss: float) -> Reading:
+    def answers(loss: float) -> Answers:
         said = (f"{EVIL} it said " * 6, "lies in the north, and in the north it lies")
-        return Reading(texts.key, said, said, scores(loss)[:1])
+        return Answers(texts.key, said, said, scores(loss)[:1])
 
     for number in range(study.n_trials - leave):
         ticket = ledger.take()
@@ -80,14 +80,14 @@ def fill(study: Study, stores: Stores, *, leave: int = 0, rich: bool = False) ->
         ledger.note(ticket, cell=cell, untrained=key)
         if rich:
             store.save_cost(key, Cost(f"2 cores of {EVIL}", 17 + len(parts), 5_000_000, 6_000_000))
-            store.save_reading(key, reading(5 + damage))
-            store.save_reading(cell, reading(4 + damage))
+            store.save_answers(key, answers(5 + damage))
+            store.save_answers(cell, answers(4 + damage))
         if rich and number % 7 == 5:
             _prune(ledger, ticket, loss + 1)
         else:
             ledger.complete(ticket, loss)
     if rich:
-        _scan(stores, fingerprint, n_layers)
+        _scan(locations, fingerprint, n_layers)
 
 
 def _damage(removal: Removal, n_layers: int) -> float:
@@ -131,11 +131,11 @@ def _prune(ledger: Ledger, ticket: Ticket, loss: float) -> None:
     ledger.prune(ticket, f"after 128 tokens its validation loss {loss:.3g} is behind {EVIL}")
 
 
-def _scan(stores: Stores, fingerprint: str, n_layers: int) -> None:
+def _scan(locations: Locations, fingerprint: str, n_layers: int) -> None:
     """A finished scan of the study's model and corpus."""
     losses = [3 + _damage(Removal((i,), n_layers, 1), n_layers) for i in range(n_layers)]
     cuts = tuple(Cut(str(i), Score(100 * loss, 100, 400), i, i, i) for i, loss in enumerate(losses))
     scan = Scan("tiny-llama", "invented", "w", fingerprint, n_layers, Score(300, 100, 400), cuts)
-    folder = stores.root / "scans"
+    folder = locations.root / "scans"
     folder.mkdir()
     (folder / "made.json").write_text(json.dumps(dataclasses.asdict(scan)))

@@ -24,7 +24,7 @@ from selenium.webdriver.common.keys import Keys
 
 from pressft import doctor
 from pressft.report import page as report
-from pressft.study.locations import Stores
+from pressft.study.locations import Locations
 from pressft.study.study import Study
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
@@ -55,8 +55,8 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
     driver.quit()
 
 
-def made(study: Study, root: Path) -> Stores:
-    found = Stores(root)
+def made(study: Study, root: Path) -> Locations:
+    found = Locations(root)
     fill(study, found, rich=True)
     return found
 
@@ -65,8 +65,8 @@ def made(study: Study, root: Path) -> Stores:
 def page(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
     """Address of a report: of few arms, of many."""
     root = tmp_path_factory.mktemp("page")
-    stores = made(request.param, root)
-    (root / "report.html").write_text(report.html(request.param.name, stores))
+    locations = made(request.param, root)
+    (root / "report.html").write_text(report.html(request.param.name, locations))
     return (root / "report.html").as_uri()
 
 

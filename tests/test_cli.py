@@ -16,7 +16,7 @@ from studies import fill, grid
 from pressft import cli
 from pressft.report import status
 from pressft.study.ledger import Ledger
-from pressft.study.locations import Stores
+from pressft.study.locations import Locations
 from pressft.study.reader import Stored
 
 COMMANDS = ["corpus", "scan", "run", "sweep", "status", "report", "export", "doctor", "ui", "demo"]
@@ -146,10 +146,10 @@ def test_an_unknown_command_is_named_with_the_one_that_was_meant(pressft: Run) -
 @pytest.fixture
 def studied(tmp_path: Path) -> Path:
     """A folder with a study of which one trial is at work, and two are to come."""
-    study, stores = grid(8), Stores(tmp_path / "mlruns")
-    stores.root.mkdir()
-    fill(study, stores, leave=3)
-    ledger = Ledger(study, stores.storage, {"weights": "w", "corpus": "c"})
+    study, locations = grid(8), Locations(tmp_path / "mlruns")
+    locations.root.mkdir()
+    fill(study, locations, leave=3)
+    ledger = Ledger(study, locations.storage, {"weights": "w", "corpus": "c"})
     ticket = ledger.take()
     assert ticket
     ledger.should_prune(ticket, 128, 3.25)
@@ -174,18 +174,18 @@ def test_status_shows_the_table_and_the_trials_at_work(pressft: Run) -> None:
 def test_status_is_watched_until_it_is_done(
     pressft: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stores = Stores(tmp_path / "mlruns")
+    locations = Locations(tmp_path / "mlruns")
     looks: list[str] = []
-    stores.root.mkdir()
-    fill(grid(8), stores, leave=1)
+    locations.root.mkdir()
+    fill(grid(8), locations, leave=1)
 
     find = status.find
 
-    def look(study: str, stores: Stores) -> Stored:
+    def look(study: str, locations: Locations) -> Stored:
         looks.append(study)
         if len(looks) == 3:
-            fill(grid(8), stores)
-        return find(study, stores)
+            fill(grid(8), locations)
+        return find(study, locations)
 
     monkeypatch.setattr(status, "find", look)
     monkeypatch.setattr(cli, "WATCH_S", 0)

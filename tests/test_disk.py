@@ -12,7 +12,7 @@ from listening import TINY, Listener
 from pressft import disk, sweep
 from pressft.errors import MissingError
 from pressft.model import tiny
-from pressft.study.locations import Stores
+from pressft.study.locations import Locations
 from pressft.study.study import Choices, Study
 
 STUDY = Study("small", TINY, {"remove": Choices("none", "last")})
@@ -48,7 +48,7 @@ def test_a_study_that_would_fill_the_disk_is_not_started(
 @needs_mount
 def test_a_small_file_system_is_refused_before_anything_is_written(volume: Path) -> None:
     with pytest.raises(MissingError, match="MiB free"):
-        sweep.run(STUDY, Listener(), Stores(volume))
+        sweep.run(STUDY, Listener(), Locations(volume))
     assert not (volume / "optuna.db").exists()
 
 
@@ -56,7 +56,7 @@ def test_a_small_file_system_is_refused_before_anything_is_written(volume: Path)
 def test_a_read_only_file_system_is_named_before_anything_starts(volume: Path) -> None:
     subprocess.run(["mount", "-o", "remount,ro", volume], check=True)
     with pytest.raises(MissingError, match="Read-only file system"):
-        sweep.run(STUDY, Listener(), Stores(volume))
+        sweep.run(STUDY, Listener(), Locations(volume))
 
 
 @needs_mount
@@ -66,7 +66,9 @@ def test_a_disk_that_fills_up_while_training_stops_the_study_which_goes_on_later
     monkeypatch.setattr(disk, "ROOM", 0)
     monkeypatch.setattr("pressft.training.teller.CHECKPOINT_S", 0.0)
     study = dataclasses.replace(STUDY, space={})
-    stores = Stores(volume, f"sqlite:///{tmp_path / 'optuna.db'}")  # cells alone on the small one
+    locations = Locations(
+        volume, f"sqlite:///{tmp_path / 'optuna.db'}"
+    )  # cells alone on the small one
     ballast = volume / "ballast"
 
     class Filling(Listener):
@@ -83,7 +85,7 @@ def test_a_disk_that_fills_up_while_training_stops_the_study_which_goes_on_later
     with pytest.raises(
         MissingError, match=r"(No space left on device|the disk is full); the same command"
     ):
-        sweep.run(study, Filling(), stores)
+        sweep.run(study, Filling(), locations)
     ballast.unlink()
-    outcome = sweep.run(study, Listener(), stores)
+    outcome = sweep.run(study, Listener(), locations)
     assert (outcome.done, outcome.trained) == (1, 1)

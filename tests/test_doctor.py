@@ -10,15 +10,15 @@ from studies import fill, grid
 
 from pressft import doctor
 from pressft.study.ledger import Ledger
-from pressft.study.locations import Stores
+from pressft.study.locations import Locations
 from pressft.study.results import Store
 from pressft.tracking.client import Tracker
 from pressft.tracking.outbox import Record
 
 
 @pytest.fixture
-def stores(tmp_path: Path) -> Stores:
-    found = Stores(tmp_path / "mlruns")
+def locations(tmp_path: Path) -> Locations:
+    found = Locations(tmp_path / "mlruns")
     found.root.mkdir()
     fill(grid(8), found, leave=1)
     doctor.rebuild(found, lambda _: None)
@@ -27,8 +27,8 @@ def stores(tmp_path: Path) -> Stores:
 
 
 @pytest.fixture
-def client(stores: Stores) -> MlflowClient:
-    return MlflowClient(f"sqlite:///{stores.root / 'mlflow.db'}")
+def client(locations: Locations) -> MlflowClient:
+    return MlflowClient(f"sqlite:///{locations.root / 'mlflow.db'}")
 
 
 def runs(client: MlflowClient) -> dict[int, object]:
@@ -37,10 +37,10 @@ def runs(client: MlflowClient) -> dict[int, object]:
     return {int(run.data.tags["trial"]): run for run in found}
 
 
-def test_a_rebuilt_view_is_all_that_was_there(stores: Stores, client: MlflowClient) -> None:
+def test_a_rebuilt_view_is_all_that_was_there(locations: Locations, client: MlflowClient) -> None:
     found = runs(client)
     assert sorted(found) == list(range(7))
-    result = Store(stores.root).trial("cell-3")
+    result = Store(locations.root).trial("cell-3")
     assert result is not None
     run = found[3]
     assert run.info.status == "FINISHED"
@@ -55,22 +55,22 @@ def test_a_rebuilt_view_is_all_that_was_there(stores: Stores, client: MlflowClie
     assert files == {"report.html", "arms.md", "arms.csv"}
 
 
-def test_every_disagreement_is_named_and_mended(stores: Stores, client: MlflowClient) -> None:
+def test_every_disagreement_is_named_and_mended(locations: Locations, client: MlflowClient) -> None:
     found = runs(client)
     client.set_terminated(found[0].info.run_id, "KILLED")
     client.delete_run(found[1].info.run_id)
-    (stores.root / "cells" / "cell-2" / "checkpoints" / "step-1").mkdir(parents=True)
-    ledger = Ledger(grid(8), stores.storage, {"weights": "w", "corpus": "c"})
+    (locations.root / "cells" / "cell-2" / "checkpoints" / "step-1").mkdir(parents=True)
+    ledger = Ledger(grid(8), locations.storage, {"weights": "w", "corpus": "c"})
     ticket = ledger.take()
     assert ticket is not None
-    study = optuna.load_study(study_name="made", storage=stores.storage)
+    study = optuna.load_study(study_name="made", storage=locations.storage)
     trial = optuna.trial.Trial(study, study.trials[ticket.number]._trial_id)
     trial.set_user_attr("worker", "another machine:1")
     trial.set_user_attr("alive", 0.0)
-    tracker = Tracker(stores.root)
+    tracker = Tracker(locations.root)
     tags = {"study": "made", "arm": "none", "trial": 99}
     orphan = tracker.start(tracker.experiment("made", ""), "record", "orphan", {}, tags, [])
-    words = [fault.what for fault in doctor.examine(stores)]
+    words = [fault.what for fault in doctor.examine(locations)]
     expected = [
         "trial 2 (last) is complete, but its checkpoints take room",
         "trial 7 (last) is running, but its process is gone",
@@ -81,63 +81,65 @@ def test_every_disagreement_is_named_and_mended(stores: Stores, client: MlflowCl
     for part in expected:
         assert any(part.split(" (")[0] in word for word in words), (part, words)
     assert len(words) == 5
-    folder = doctor.backup(stores)
+    folder = doctor.backup(locations)
     assert {path.name for path in folder.iterdir()} == {"optuna.db", "mlflow.db"}
-    assert [doctor.mended(fault) for fault in doctor.examine(stores)].count(False) == 1
-    assert [fault.what for fault in doctor.examine(stores)] == [expected[-1]]
+    assert [doctor.mended(fault) for fault in doctor.examine(locations)].count(False) == 1
+    assert [fault.what for fault in doctor.examine(locations)] == [expected[-1]]
     assert sorted(runs(client)) == [*range(7), 99]
 
 
-def test_what_only_a_sweep_can_mend_is_said(stores: Stores) -> None:
-    shutil.rmtree(stores.root / "cells" / "cell-4")
-    (stores.root / "cells" / "cell-5" / "adapter" / "adapter_model.safetensors").unlink()
-    faults = list(doctor.examine(stores))
+def test_what_only_a_sweep_can_mend_is_said(locations: Locations) -> None:
+    shutil.rmtree(locations.root / "cells" / "cell-4")
+    (locations.root / "cells" / "cell-5" / "adapter" / "adapter_model.safetensors").unlink()
+    faults = list(doctor.examine(locations))
     assert [fault.mend for fault in faults] == [None, None]
     assert "its result is gone" in faults[0].what
     assert "its adapter is gone" in faults[1].what
 
 
-def test_what_waits_in_the_outbox_is_found_and_sent(stores: Stores, client: MlflowClient) -> None:
-    record = Record(stores.outbox, "made-00099-x")
+def test_what_waits_in_the_outbox_is_found_and_sent(
+    locations: Locations, client: MlflowClient
+) -> None:
+    record = Record(locations.outbox, "made-00099-x")
     tags = {"study": "made", "arm": "none", "trial": 0, "cell": "cell-0"}
     record.begin({"name": "made", "question": ""}, "late", {}, tags)
     record.points(5, {"train/loss": 1.0})
-    (stores.outbox / "odd.refused").touch()
-    first, second, *_ = [fault.what for fault in doctor.examine(stores)]
+    (locations.outbox / "odd.refused").touch()
+    first, second, *_ = [fault.what for fault in doctor.examine(locations)]
     assert first == "1 records wait to be sent to MLflow"
     assert second.endswith("odd.refused")
-    next(fault for fault in doctor.examine(stores) if fault.mend).mend()
+    next(fault for fault in doctor.examine(locations) if fault.mend).mend()
     experiment = client.get_experiment_by_name("made")
     (late,) = client.search_runs([experiment.experiment_id], "tags.record = 'made-00099-x'")
     assert late.data.metrics == {"train/loss": 1.0}
     assert late.info.status == "KILLED"  # nobody wrote its end
-    assert not list(stores.outbox.glob("*.jsonl"))
+    assert not list(locations.outbox.glob("*.jsonl"))
 
 
 def test_a_trial_shown_twice_and_a_summary_that_is_gone_are_mended(
-    stores: Stores, client: MlflowClient
+    locations: Locations, client: MlflowClient
 ) -> None:
     experiment = client.get_experiment_by_name("made")
     tags = {"study": "made", "arm": "none", "trial": "0"}
-    Tracker(stores.root).start(experiment.experiment_id, "twin", "twin", {}, tags, [])
+    Tracker(locations.root).start(experiment.experiment_id, "twin", "twin", {}, tags, [])
     (summary,) = client.search_runs([experiment.experiment_id], "tags.arm = 'summary'")
     client.delete_run(summary.info.run_id)
-    words = " ".join(fault.what for fault in doctor.examine(stores) if doctor.mended(fault))
+    words = " ".join(fault.what for fault in doctor.examine(locations) if doctor.mended(fault))
     assert "shows trial 0 a second time" in words
     assert "it has no summary in MLflow" in words
-    assert list(doctor.examine(stores)) == []
+    assert list(doctor.examine(locations)) == []
     assert sorted(runs(client)) == list(range(7))
 
 
 @pytest.mark.slow
-def test_a_store_of_an_older_mlflow_is_named_and_brought_up(stores: Stores) -> None:
+def test_a_store_of_an_older_mlflow_is_named_and_brought_up(locations: Locations) -> None:
     from alembic import command
     from alembic.script import ScriptDirectory
     from mlflow.store.db import utils
     from mlflow.store.tracking.dbmodels.initial_models import Base
 
-    old = Stores(stores.root.with_name("old"))  # MLflow keeps connections to a file it knows
-    shutil.copytree(stores.root, old.root)
+    old = Locations(locations.root.with_name("old"))  # MLflow keeps connections to a file it knows
+    shutil.copytree(locations.root, old.root)
     path = old.root / "mlflow.db"
     path.unlink()
     engine = utils.create_sqlalchemy_engine(f"sqlite:///{path}")

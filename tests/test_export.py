@@ -13,7 +13,7 @@ from listening import TINY, Listener
 from pressft import export, sweep
 from pressft.errors import RefusedError, UsageError
 from pressft.report import status
-from pressft.study.locations import Stores
+from pressft.study.locations import Locations
 from pressft.study.study import Choices, Study
 
 BASE = dataclasses.replace(TINY, rank=4)
@@ -36,17 +36,17 @@ def quiet(*_: object) -> None:
 
 
 @pytest.fixture(scope="module")
-def stores(tmp_path_factory: pytest.TempPathFactory) -> Stores:
-    made = Stores(tmp_path_factory.mktemp("export") / "mlruns")
+def locations(tmp_path_factory: pytest.TempPathFactory) -> Locations:
+    made = Locations(tmp_path_factory.mktemp("export") / "mlruns")
     sweep.run(Study("cuts", BASE, {"remove": Choices(*ARMS)}), Listener(), made)
     return made
 
 
 def test_law_3_an_export_is_the_trained_model_in_plain_transformers(
-    stores: Stores, tmp_path: Path
+    locations: Locations, tmp_path: Path
 ) -> None:
     for arm in ARMS:
-        exported(stores, arm, tmp_path / arm)
+        exported(locations, arm, tmp_path / arm)
     folders = [str(tmp_path / arm) for arm in ARMS]
     done = subprocess.run(
         [sys.executable, "-c", PLAIN, *folders], capture_output=True, text=True, check=True
@@ -57,25 +57,25 @@ def test_law_3_an_export_is_the_trained_model_in_plain_transformers(
         assert shape == f"{ARMS[arm]} A tram.", arm
 
 
-def exported(stores: Stores, arm: str, folder: Path) -> None:
+def exported(locations: Locations, arm: str, folder: Path) -> None:
     """Export an arm, and look at all that is written beside the weights."""
-    receipt = export.export("cuts", arm, folder, stores, quiet)
-    (row,) = [row for row in status.finding("cuts", stores).arms if row.arm == arm]
+    receipt = export.export("cuts", arm, folder, locations, quiet)
+    (row,) = [row for row in status.finding("cuts", locations).arms if row.arm == arm]
     assert row.trained is not None
     assert receipt.folder == folder
     assert receipt.perplexity == pytest.approx(row.trained.score.perplexity, rel=1e-4)
     removal = json.loads((folder / "adapter" / "removal.json").read_text())
     assert removal["parts"] == list(row.parts)
     text = (folder / "README.md").read_text()
-    for fact in (status.find("cuts", stores).corpus, "rank 4", "licence of the base", "95%"):
+    for fact in (status.find("cuts", locations).corpus, "rank 4", "licence of the base", "95%"):
         assert fact in text
 
 
 def test_without_an_arm_the_best_cut_one_by_validation_is_taken(
-    stores: Stores, tmp_path: Path
+    locations: Locations, tmp_path: Path
 ) -> None:
-    receipt = export.export("cuts", None, tmp_path / "out", stores, quiet)
-    rows = status.find("cuts", stores).rows
+    receipt = export.export("cuts", None, tmp_path / "out", locations, quiet)
+    rows = status.find("cuts", locations).rows
     cut = [row for row in rows if row.arm != "none"]
     assert receipt.trial == min(cut, key=lambda row: row.value or math.inf).number
 
@@ -88,30 +88,32 @@ def test_without_an_arm_the_best_cut_one_by_validation_is_taken(
     ],
 )
 def test_what_is_not_there_is_refused_by_name(
-    stores: Stores, study: str, arm: str | None, message: str, tmp_path: Path
+    locations: Locations, study: str, arm: str | None, message: str, tmp_path: Path
 ) -> None:
     with pytest.raises(UsageError, match=message):
-        export.export(study, arm, tmp_path / "out", stores, quiet)
+        export.export(study, arm, tmp_path / "out", locations, quiet)
     assert not list(tmp_path.iterdir())
 
 
-def test_a_folder_that_holds_something_is_left_alone(stores: Stores, tmp_path: Path) -> None:
+def test_a_folder_that_holds_something_is_left_alone(locations: Locations, tmp_path: Path) -> None:
     (tmp_path / "mine").write_text("mine")
     with pytest.raises(RefusedError, match="exists and holds something"):
-        export.export("cuts", None, tmp_path, stores, quiet)
+        export.export("cuts", None, tmp_path, locations, quiet)
     assert [file.name for file in tmp_path.iterdir()] == ["mine"]
 
 
 def test_a_checkpoint_that_breaks_the_promise_is_refused_and_nothing_is_left(
-    stores: Stores, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    locations: Locations, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    best = status.by_arm(status.find("cuts", stores).rows, export.Store(stores.root))["middle"][0]
+    best = status.by_arm(status.find("cuts", locations).rows, export.Store(locations.root))[
+        "middle"
+    ][0]
     better = tuple(dataclasses.replace(s, nats=0.9 * s.nats) for s in best.result.test)
     promised = dataclasses.replace(best.result, test=better)
     other = dataclasses.replace(best, read=lambda: promised)
     monkeypatch.setattr(export, "_best", lambda *_: other)
     with pytest.raises(RefusedError, match="the checkpoint is another model: logits"):
-        export.export("cuts", "middle", tmp_path / "out", stores, quiet)
+        export.export("cuts", "middle", tmp_path / "out", locations, quiet)
     assert not list(tmp_path.iterdir())
 
 

@@ -14,7 +14,7 @@ from mlflow import MlflowClient
 
 from pressft import sweep
 from pressft.report import status
-from pressft.study.locations import Stores
+from pressft.study.locations import Locations
 from pressft.study.results import Store, TrialResult
 from pressft.study.study import Choices, Study
 from pressft.training import teller
@@ -31,37 +31,37 @@ def _often() -> Iterator[None]:
         yield
 
 
-def result(stores: Stores) -> TrialResult:
+def result(locations: Locations) -> TrialResult:
     """Of the study's one finished trial."""
-    done = [r for r in status.find("survivor", stores).rows if r.state == "complete"]
-    found = Store(stores.root).trial(str(done[0].attrs["cell"]))
+    done = [r for r in status.find("survivor", locations).rows if r.state == "complete"]
+    found = Store(locations.root).trial(str(done[0].attrs["cell"]))
     assert found
     assert len(done) == 1
     return found
 
 
 def test_law_10_stopped_and_gone_on_from_a_damaged_checkpoint(tmp_path: Path) -> None:
-    alone, stores = Stores(tmp_path / "alone" / "mlruns"), Stores(tmp_path / "mlruns")
+    alone, locations = Locations(tmp_path / "alone" / "mlruns"), Locations(tmp_path / "mlruns")
     assert ended(fork(lambda: sweep.run(STUDY, Listener(), alone))) == 0
-    pid = fork(lambda: sweep.run(STUDY, Listener(), stores))
-    while len(list(stores.root.glob("cells/*/checkpoints/step-*"))) < 2:
+    pid = fork(lambda: sweep.run(STUDY, Listener(), locations))
+    while len(list(locations.root.glob("cells/*/checkpoints/step-*"))) < 2:
         time.sleep(0.01)
     os.kill(pid, signal.SIGTERM)
     assert ended(pid) == 143
-    found = sorted(stores.root.glob("cells/*/checkpoints/step-*"))
+    found = sorted(locations.root.glob("cells/*/checkpoints/step-*"))
     assert len(found) == 2
     os.truncate(found[1] / "optimizer.pt", 10)
 
     def work() -> None:
         listener = Listener()
-        outcome = sweep.run(STUDY, listener, stores)
+        outcome = sweep.run(STUDY, listener, locations)
         assert f"checkpoint {found[1].name} is damaged and passed over" in listener.lines
         assert outcome.done == 1
 
     assert ended(fork(work)) == 0
-    assert comparable(result(stores)) == comparable(result(alone))
-    assert not list(stores.root.glob("cells/*/checkpoints"))
-    client = MlflowClient(f"sqlite:///{stores.root / 'mlflow.db'}")
+    assert comparable(result(locations)) == comparable(result(alone))
+    assert not list(locations.root.glob("cells/*/checkpoints"))
+    client = MlflowClient(f"sqlite:///{locations.root / 'mlflow.db'}")
     experiment = client.get_experiment_by_name("survivor")
     (run,) = client.search_runs([experiment.experiment_id], "tags.arm != 'summary'")
     assert run.info.status == "FINISHED"
@@ -69,6 +69,6 @@ def test_law_10_stopped_and_gone_on_from_a_damaged_checkpoint(tmp_path: Path) ->
     for key in run.data.metrics:
         points = client.get_metric_history(run.info.run_id, key)
         assert len({point.step for point in points}) == len(points), key
-    expected = [at for at, metrics in result(stores).curve if "train/loss" in metrics]
+    expected = [at for at, metrics in result(locations).curve if "train/loss" in metrics]
     points = client.get_metric_history(run.info.run_id, "train/loss")
     assert sorted(point.step for point in points) == expected

@@ -25,7 +25,7 @@ from pressft.report import page as report
 from pressft.report import status, tables
 from pressft.spec import TrialSpec
 from pressft.study.ledger import Ledger
-from pressft.study.locations import Stores
+from pressft.study.locations import Locations
 from pressft.study.results import Store
 from pressft.study.scans import Scan
 from pressft.study.study import Choices, Study
@@ -48,7 +48,7 @@ def listener() -> Listener:
 
 @pytest.fixture(scope="module")
 def outcome(root: Path, listener: Listener) -> Outcome:
-    return sweep.run(STUDY, listener, Stores(root))
+    return sweep.run(STUDY, listener, Locations(root))
 
 
 @pytest.fixture(scope="module")
@@ -140,7 +140,7 @@ def test_the_store_holds_the_study_alone(client: MlflowClient) -> None:
 
 
 def test_law_8_the_same_command_again_trains_nothing(root: Path, outcome: Outcome) -> None:
-    again = sweep.run(STUDY, Listener(), Stores(root))
+    again = sweep.run(STUDY, Listener(), Locations(root))
     assert (again.trained, again.reused) == (0, 0)
     assert again.finding == outcome.finding
     client = MlflowClient(f"sqlite:///{root / 'mlflow.db'}")
@@ -155,7 +155,7 @@ def test_law_8_another_study_answers_known_cells_and_says_so(root: Path, outcome
     assert outcome.trained
     space = {"remove": Choices("none", "0"), "rank": Choices(4)}
     listener = Listener()
-    found = sweep.run(Study("other", BASE, space), listener, Stores(root))
+    found = sweep.run(Study("other", BASE, space), listener, Locations(root))
     assert (found.trained, found.reused) == (0, 2)
     assert sum("known from an earlier run" in line for line in listener.lines) == 2
     client = MlflowClient(f"sqlite:///{root / 'mlflow.db'}")
@@ -166,9 +166,9 @@ def test_law_8_another_study_answers_known_cells_and_says_so(root: Path, outcome
 
 
 def test_status_shows_the_table_from_files_alone(root: Path, outcome: Outcome) -> None:
-    assert status.finding("study", Stores(root)) == outcome.finding
+    assert status.finding("study", Locations(root)) == outcome.finding
     with pytest.raises(UsageError, match="no study 'stud'"):
-        status.finding("stud", Stores(root))
+        status.finding("stud", Locations(root))
 
 
 def test_a_failing_trial_does_not_end_the_study(
@@ -184,10 +184,10 @@ def test_a_failing_trial_does_not_end_the_study(
     root = fresh(tmp_path / "mlruns")
     study = dataclasses.replace(STUDY, name="faulty")
     monkeypatch.setattr(loop, "train", broken)
-    first = sweep.run(study, Listener(), Stores(root))
+    first = sweep.run(study, Listener(), Locations(root))
     assert (first.trained, first.failed) == (2, 2)
     monkeypatch.undo()
-    second = sweep.run(study, Listener(), Stores(root))
+    second = sweep.run(study, Listener(), Locations(root))
     assert (second.trained, second.failed) == (2, 0)
     client = MlflowClient(f"sqlite:///{root / 'mlflow.db'}")
     states = [run.info.status for run in runs(client, "faulty")]
@@ -198,8 +198,11 @@ def test_a_failing_trial_does_not_end_the_study(
 
 def test_a_second_process_on_one_study_is_refused(root: Path, outcome: Outcome) -> None:
     assert outcome.trained
-    with sweep._lock(Stores(root), "study"), pytest.raises(RefusedError, match="another process"):
-        sweep.run(STUDY, Listener(), Stores(root))
+    with (
+        sweep._lock(Locations(root), "study"),
+        pytest.raises(RefusedError, match="another process"),
+    ):
+        sweep.run(STUDY, Listener(), Locations(root))
 
 
 @pytest.mark.parametrize(
@@ -215,7 +218,7 @@ def test_bad_input_starts_nothing(
     tmp_path: Path, changes: dict[str, str], error: type[Exception], message: str
 ) -> None:
     with pytest.raises(error, match=message):
-        sweep.run_one(dataclasses.replace(BASE, **changes), Listener(), Stores(tmp_path))
+        sweep.run_one(dataclasses.replace(BASE, **changes), Listener(), Locations(tmp_path))
     assert not [file for file in tmp_path.iterdir() if not file.name.endswith(".lock")]
 
 
@@ -299,46 +302,46 @@ def test_a_study_of_the_best_of_a_scan_reads_and_foretells(
         prompts=str(tmp_path / "p.txt"),
         questions=str(tmp_path / "q.jsonl"),
     )
-    stores = Stores(fresh(tmp_path / "mlruns"))
-    found = sweep.run(study, Listener(), stores).finding
-    (path,) = stores.root.glob("scans/*.json")
+    locations = Locations(fresh(tmp_path / "mlruns"))
+    found = sweep.run(study, Listener(), locations).finding
+    (path,) = locations.root.glob("scans/*.json")
     scan = Scan.from_json(path.read_text())
     assert tuple(arm.arm for arm in found.arms) == ("none", *scan.best(4))
     assert found.n_ranked == 4
     for arm in found.arms:
         assert arm.cost is not None
         assert arm.general is not None
-        assert arm.reading is not None
+        assert arm.answers is not None
         assert arm.trained is not None
-        assert arm.trained.reading is not None
-        assert arm.trained.reading.answers != arm.reading.answers
+        assert arm.trained.answers is not None
+        assert arm.trained.answers.scores != arm.answers.scores
         assert arm.trained.forgetting is not None
-    client = MlflowClient(f"sqlite:///{stores.root / 'mlflow.db'}")
+    client = MlflowClient(f"sqlite:///{locations.root / 'mlflow.db'}")
     experiment = client.get_experiment_by_name("scanned")
     (summary,) = client.search_runs([experiment.experiment_id], "tags.arm = 'summary'")
-    folder = stores.root / "artifacts" / "scanned" / summary.info.run_id / "artifacts"
+    folder = locations.root / "artifacts" / "scanned" / summary.info.run_id / "artifacts"
     rows = pandas.read_json(folder / "continuations.json", orient="split")
     sides = ["whole untrained", "whole trained", "cut untrained", "cut trained"]
     assert list(rows) == ["arm", "prompt", "decoding", *sides]
     assert len(rows) == 4 * 2 * 2
-    assert rows["cut trained"][0] == found.arms[1].trained.reading.greedy[0]
+    assert rows["cut trained"][0] == found.arms[1].trained.answers.greedy[0]
     answers = pandas.read_json(folder / "answers.json", orient="split")
     assert list(answers["right answer"]) == ["Brelin"] * 4
     assert (answers["log-likelihood, cut trained"] < 0).all()
     tables_ = json.loads(summary.data.tags["mlflow.loggedArtifacts"])
     assert {item["path"] for item in tables_} == {"continuations.json", "answers.json"}
-    again = sweep.run(study, Listener(), stores)
+    again = sweep.run(study, Listener(), locations)
     assert (again.trained, again.finding) == (0, found)
 
 
 def test_a_forecast_knows_what_is_done_and_what_is_not(root: Path, outcome: Outcome) -> None:
-    found = plan.forecast(STUDY, Stores(root), lambda *_: None)
+    found = plan.forecast(STUDY, Locations(root), lambda *_: None)
     assert outcome.done == len(found.cells)
     assert all(cell.known for cell in found.cells)
     assert [(arm.trials, arm.known, arm.tokens) for arm in found.arms] == [(2, 2, 0)] * 2
     assert found.seconds == 0
     more = dataclasses.replace(STUDY, name="more", space={**STUDY.space, "rank": Choices(2, 8)})
-    found = plan.forecast(more, Stores(root), lambda *_: None)
+    found = plan.forecast(more, Locations(root), lambda *_: None)
     assert [cell.known for cell in found.cells] == [True, True, False, False]
     assert [(arm.trials, arm.known, arm.tokens) for arm in found.arms] == [(2, 1, 2560)] * 2
     assert found.arms[0].seconds > found.arms[1].seconds > 0  # a layer less is less work
@@ -350,14 +353,14 @@ def test_a_loss_that_is_not_finite_ends_its_trial_and_is_not_tried_again(
 ) -> None:
     root = fresh(tmp_path / "mlruns")
     study = Study("wild", BASE, {"learning_rate": Choices(1e30, 5e-3)})
-    first = sweep.run(study, Listener(), Stores(root))
+    first = sweep.run(study, Listener(), Locations(root))
     assert (first.trained, first.failed) == (1, 1)
     client = MlflowClient(f"sqlite:///{root / 'mlflow.db'}")
     failed = next(run for run in runs(client, "wild") if run.info.status == "FAILED")
     assert "a lower learning rate" in failed.data.tags["fault"]
     stored = optuna.load_study(study_name="wild", storage=f"sqlite:///{root / 'optuna.db'}")
     assert stored.best_params["learning_rate"] == 5e-3
-    again = sweep.run(study, Listener(), Stores(root))
+    again = sweep.run(study, Listener(), Locations(root))
     assert (again.trained, again.failed) == (0, 0)
 
 
@@ -367,7 +370,7 @@ def test_a_trial_behind_its_arm_ends_early_in_both_views(
     root = fresh(tmp_path / "mlruns")
     rates = Choices(5e-3, 5.1e-3, 5.2e-3, 1e-7)
     study = Study("slow", BASE, {"learning_rate": rates}, pruning="median")
-    outcome = sweep.run(study, Listener(), Stores(root))
+    outcome = sweep.run(study, Listener(), Locations(root))
     assert (outcome.trained, outcome.pruned, outcome.done) == (3, 1, 4)
     client = MlflowClient(f"sqlite:///{root / 'mlflow.db'}")
     found = {run.data.params["learning_rate"]: run for run in runs(client, "slow")}
@@ -376,36 +379,36 @@ def test_a_trial_behind_its_arm_ends_early_in_both_views(
     assert "test/perplexity" not in found["1e-07"].data.metrics
     stored = optuna.load_study(study_name="slow", storage=f"sqlite:///{root / 'optuna.db'}")
     assert [trial.state.name for trial in stored.trials] == ["COMPLETE"] * 3 + ["PRUNED"]
-    again = sweep.run(study, Listener(), Stores(root))
+    again = sweep.run(study, Listener(), Locations(root))
     assert (again.trained, again.pruned) == (0, 0)
-    ahead = plan.forecast(study, Stores(root), lambda *_: None)
+    ahead = plan.forecast(study, Locations(root), lambda *_: None)
     assert [cell.known for cell in ahead.cells] == [True] * 4  # one that ended early, too
 
 
 def test_law_9_a_trial_killed_between_its_notes_does_not_orphan_an_earlier_record(
     fresh: Callable[[Path], Path], tmp_path: Path
 ) -> None:
-    stores = Stores(fresh(tmp_path / "mlruns"))
+    locations = Locations(fresh(tmp_path / "mlruns"))
     study = Study("orphan", BASE, {})
-    bench = prepare(BASE, Store(stores.root), lambda *_: None)
-    identity = {"weights": bench.base.identity, "corpus": bench.fingerprint}
-    for notes in ({"cell": bench.cell(BASE), "record": "first"}, {"cell": bench.cell(BASE)}):
-        ledger = Ledger(study, stores.storage, identity)
+    context = prepare(BASE, Store(locations.root), lambda *_: None)
+    identity = {"weights": context.base.identity, "corpus": context.fingerprint}
+    for notes in ({"cell": context.cell(BASE), "record": "first"}, {"cell": context.cell(BASE)}):
+        ledger = Ledger(study, locations.storage, identity)
         ledger.recover()
         ticket = ledger.take()
         assert ticket is not None
         ledger.note(ticket, **notes)
-    assert sweep.run(study, Listener(), stores).trained == 1
-    last = status.find("orphan", stores).rows[-1]
+    assert sweep.run(study, Listener(), locations).trained == 1
+    last = status.find("orphan", locations).rows[-1]
     assert (last.state, last.attrs["record"]) == ("complete", "first")
-    assert not list(stores.outbox.glob("*.jsonl"))
+    assert not list(locations.outbox.glob("*.jsonl"))
 
 
 def test_no_trial_is_taken_when_the_time_is_over(root: Path, outcome: Outcome) -> None:
     study = dataclasses.replace(STUDY, name="late")
-    found = sweep.run(study, Listener(), Stores(root), until=time.time() - 1)
+    found = sweep.run(study, Listener(), Locations(root), until=time.time() - 1)
     assert (found.done, found.asked, found.timed_out) == (0, outcome.asked, True)
-    renamed = sweep.run(study, Listener(), Stores(root))  # as `--as late` does
+    renamed = sweep.run(study, Listener(), Locations(root))  # as `--as late` does
     assert (renamed.trained, renamed.reused, renamed.timed_out) == (0, 4, False)
 
 
@@ -422,7 +425,7 @@ def test_law_10_a_trial_that_rested_ends_as_one_that_never_did(
 ) -> None:
     root = fresh(tmp_path / "mlruns")
     listener = Listener()
-    outcome = sweep.run(HALVED, listener, Stores(root))
+    outcome = sweep.run(HALVED, listener, Locations(root))
     assert (outcome.trained, outcome.pruned, outcome.done) == (3, 6, 9)
     assert "1e-07" in " ".join(said for said in listener.lines if "is behind" in said)
 
@@ -439,7 +442,7 @@ def test_law_10_a_trial_that_rested_ends_as_one_that_never_did(
     assert not list(root.glob("cells/*/checkpoints"))
 
     alone = fresh(tmp_path / "alone")
-    sweep.run(dataclasses.replace(HALVED, pruning="none"), Listener(), Stores(alone))
+    sweep.run(dataclasses.replace(HALVED, pruning="none"), Listener(), Locations(alone))
     theirs = {path.parent.name: path for path in alone.glob("cells/*/result.json")}
     ours = [p for p in root.glob("cells/*/result.json") if not p.parent.name.startswith("untr")]
     assert len(ours) == 3
@@ -451,7 +454,7 @@ def test_law_10_a_trial_that_rested_ends_as_one_that_never_did(
         assert losses == [[at, m["eval/loss"]] for at, m in other["curve"] if "eval/loss" in m]
 
     answered = sweep.run(  # every cell is known: also one that is gets no more than its rung
-        dataclasses.replace(HALVED, name="again"), Listener(), Stores(alone)
+        dataclasses.replace(HALVED, name="again"), Listener(), Locations(alone)
     )
     assert (answered.trained, answered.reused, answered.pruned) == (0, 9, 0)
 
@@ -461,15 +464,15 @@ def test_arms_that_are_behind_end_early_and_the_report_says_so(
 ) -> None:
     root = fresh(tmp_path / "mlruns")
     study = dataclasses.replace(HALVED, name="arms", pruning="halving-arms")
-    outcome = sweep.run(study, Listener(), Stores(root))
+    outcome = sweep.run(study, Listener(), Locations(root))
     assert (outcome.trained, outcome.pruned, outcome.done) == (2, 7, 9)
     finding = outcome.finding
     ended = {arm.arm: (arm.trials, arm.ended_early) for arm in finding.arms}
     assert ended["none"] == (1, 2)
     assert sorted([ended["first"], ended["last"]]) == [(0, 3), (1, 2)]
     assert finding.best is not None
-    page = report.html("arms", Stores(root))
+    page = report.html("arms", Locations(root))
     assert page.count("0 (3 early)") == 1
     assert "far above" not in page  # they ended early, not badly
-    faults = list(doctor.examine(Stores(root)))
+    faults = list(doctor.examine(Locations(root)))
     assert not faults

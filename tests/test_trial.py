@@ -12,7 +12,7 @@ from states import fingerprint
 from transformers import AutoModelForCausalLM
 
 from pressft import trial
-from pressft.context import N_SAMPLES, Bench, prepare, training_data
+from pressft.context import N_SAMPLES, Context, prepare, training_data
 from pressft.corpus import invented
 from pressft.errors import DataError, RefusedError
 from pressft.evaluation import perplexity
@@ -28,67 +28,69 @@ def nobody(*_: object) -> None:
 
 
 @pytest.fixture(scope="module")
-def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
+def context(tmp_path_factory: pytest.TempPathFactory) -> Context:
     return prepare(SPEC, Store(tmp_path_factory.mktemp("mlruns")), nobody)
 
 
 @pytest.fixture(scope="module")
-def results(bench: Bench) -> dict[str, TrialResult]:
+def results(context: Context) -> dict[str, TrialResult]:
     specs = {arm: dataclasses.replace(SPEC, remove=arm) for arm in ("none", "first", "last")}
-    return {arm: trial.run_trial(bench, spec, nobody, nobody) for arm, spec in specs.items()}
+    return {arm: trial.run_trial(context, spec, nobody, nobody) for arm, spec in specs.items()}
 
 
-def test_law_2_a_trial_leaves_the_base_as_it_was(bench: Bench) -> None:
-    before = fingerprint(bench.base.model)
-    trial.run_trial(bench, dataclasses.replace(SPEC, remove="1", rank=3), nobody, nobody)
-    trial.untrained(bench, dataclasses.replace(SPEC, remove="2"), nobody)
-    assert fingerprint(bench.base.model) == before
+def test_law_2_a_trial_leaves_the_base_as_it_was(context: Context) -> None:
+    before = fingerprint(context.base.model)
+    trial.run_trial(context, dataclasses.replace(SPEC, remove="1", rank=3), nobody, nobody)
+    trial.untrained(context, dataclasses.replace(SPEC, remove="2"), nobody)
+    assert fingerprint(context.base.model) == before
 
 
 def test_law_7_all_arms_and_ranks_train_on_the_same_tokens(
-    bench: Bench, results: dict[str, TrialResult]
+    context: Context, results: dict[str, TrialResult]
 ) -> None:
     assert len({result.data for result in results.values()}) == 1
     assert {result.tokens for result in results.values()} == {2048}
     wider = dataclasses.replace(SPEC, rank=16, learning_rate=1e-4)
-    assert training_data(bench, wider).digest == results["none"].data
+    assert training_data(context, wider).digest == results["none"].data
     other = dataclasses.replace(SPEC, seed=1)
-    assert training_data(bench, other).digest != results["none"].data
+    assert training_data(context, other).digest != results["none"].data
 
 
 def test_numbers_of_another_type_are_of_another_cell(
-    bench: Bench, load: Callable[..., Base]
+    context: Context, load: Callable[..., Base]
 ) -> None:
     """What a GPU computed in bfloat16 answers no question on a CPU."""
     rounded = copy.deepcopy(load("tiny-llama", "none").model).to(torch.bfloat16)
-    other = dataclasses.replace(bench, base=dataclasses.replace(bench.base, model=rounded))
-    assert other.base.identity == bench.base.identity
-    assert other.cell(SPEC) != bench.cell(SPEC)
-    assert trial.untrained_key(other, SPEC) != trial.untrained_key(bench, SPEC)
+    other = dataclasses.replace(context, base=dataclasses.replace(context.base, model=rounded))
+    assert other.base.identity == context.base.identity
+    assert other.cell(SPEC) != context.cell(SPEC)
+    assert trial.untrained_key(other, SPEC) != trial.untrained_key(context, SPEC)
 
 
-def test_law_8_a_result_reads_back_as_it_was(bench: Bench, results: dict[str, TrialResult]) -> None:
+def test_law_8_a_result_reads_back_as_it_was(
+    context: Context, results: dict[str, TrialResult]
+) -> None:
     for arm, result in results.items():
-        assert bench.cell(dataclasses.replace(SPEC, remove=arm)) == result.cell
-        assert bench.store.trial(result.cell) == result
+        assert context.cell(dataclasses.replace(SPEC, remove=arm)) == result.cell
+        assert context.store.trial(result.cell) == result
     last = dataclasses.replace(SPEC, remove="last")
-    assert bench.cell(last) == bench.cell(dataclasses.replace(SPEC, remove="3"))
-    assert bench.store.trial("0" * 16) is None
+    assert context.cell(last) == context.cell(dataclasses.replace(SPEC, remove="3"))
+    assert context.store.trial("0" * 16) is None
 
 
 def test_law_8_an_untrained_cut_is_scored_once(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
+    context: Context, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spec = dataclasses.replace(SPEC, remove="first")
-    first = trial.untrained(bench, spec, nobody)
+    first = trial.untrained(context, spec, nobody)
     monkeypatch.delattr("pressft.evaluation.perplexity.score")
-    assert trial.untrained(bench, dataclasses.replace(spec, rank=9), nobody) == first
+    assert trial.untrained(context, dataclasses.replace(spec, rank=9), nobody) == first
 
 
 def test_a_test_score_covers_every_test_document(
-    bench: Bench, results: dict[str, TrialResult]
+    context: Context, results: dict[str, TrialResult]
 ) -> None:
-    articles = bench.text.corpus.splits.test
+    articles = context.text.corpus.splits.test
     for result in results.values():
         sizes = [len(article.text.encode()) for article in articles]
         assert [score.bytes for score in result.test] == sizes
@@ -96,33 +98,35 @@ def test_a_test_score_covers_every_test_document(
 
 
 def test_the_saved_adapter_gives_the_scores_of_the_result(
-    bench: Bench, results: dict[str, TrialResult], load: Callable[..., Base]
+    context: Context, results: dict[str, TrialResult], load: Callable[..., Base]
 ) -> None:
     result, base = results["first"], load("tiny-llama")
     with surgery.removed(base.model, [0]) as removal:
-        folder = bench.store.folder(result.cell) / "adapter"
+        folder = context.store.folder(result.cell) / "adapter"
         model = adapter.load(base.model, removal, base.identity, folder)
-        test = trial.perplexity.score(model, bench.text.test, bench.separators.before, SPEC.window)
+        test = trial.perplexity.score(
+            model, context.text.test, context.separators.before, SPEC.window
+        )
         model.unload()
         base.model.__dict__.pop("peft_config", None)
     assert total(test).nats == pytest.approx(result.test_score.nats, rel=1e-6)
 
 
 def test_training_on_text_makes_the_text_likelier(
-    bench: Bench, results: dict[str, TrialResult]
+    context: Context, results: dict[str, TrialResult]
 ) -> None:
     for arm, result in results.items():
-        before = total(trial.untrained(bench, dataclasses.replace(SPEC, remove=arm), nobody).test)
+        before = total(trial.untrained(context, dataclasses.replace(SPEC, remove=arm), nobody).test)
         assert result.test_score.perplexity < before.perplexity
         assert len(result.samples) == N_SAMPLES
 
 
 def test_law_3_a_cut_base_saved_by_us_is_a_plain_model(
-    bench: Bench, ids: torch.Tensor, tmp_path: Path
+    context: Context, ids: torch.Tensor, tmp_path: Path
 ) -> None:
-    with surgery.removed(bench.base.model, [1, 2]):
-        bench.base.model.save_pretrained(tmp_path)
-        logits = bench.base.model(ids).logits
+    with surgery.removed(context.base.model, [1, 2]):
+        context.base.model.save_pretrained(tmp_path)
+        logits = context.base.model(ids).logits
     loaded = AutoModelForCausalLM.from_pretrained(tmp_path)
     assert torch.equal(loaded(ids).logits, logits)
 
@@ -133,14 +137,14 @@ def test_a_corpus_too_small_for_a_block_is_refused(tmp_path: Path) -> None:
         prepare(spec, Store(tmp_path), nobody)
 
 
-def test_the_validation_subset_is_a_fixed_beginning(bench: Bench) -> None:
+def test_the_validation_subset_is_a_fixed_beginning(context: Context) -> None:
     def subset(room: int) -> tuple[object, ...]:
-        return bench.validation_subset(dataclasses.replace(SPEC, validation_tokens=room))
+        return context.validation_subset(dataclasses.replace(SPEC, validation_tokens=room))
 
     assert len(subset(1)) == 1
-    assert subset(10**9) == bench.text.validation
-    assert subset(1000) == bench.text.validation[: len(subset(1000))]
-    assert sum(len(d.ids) for d in bench.validation_subset(SPEC)) <= 1000
+    assert subset(10**9) == context.text.validation
+    assert subset(1000) == context.text.validation[: len(subset(1000))]
+    assert sum(len(d.ids) for d in context.validation_subset(SPEC)) <= 1000
 
 
 def test_the_invented_corpus_is_the_same_everywhere() -> None:
@@ -149,7 +153,7 @@ def test_the_invented_corpus_is_the_same_everywhere() -> None:
 
 
 @pytest.fixture(scope="module")
-def mixed(tmp_path_factory: pytest.TempPathFactory) -> Bench:
+def mixed(tmp_path_factory: pytest.TempPathFactory) -> Context:
     """A bench with a general text of sixty paragraphs."""
     folder = tmp_path_factory.mktemp("general")
     lines = [f"Note {i} of the harbour: {i * i} boats lay still while snow fell" for i in range(60)]
@@ -158,7 +162,7 @@ def mixed(tmp_path_factory: pytest.TempPathFactory) -> Bench:
     return prepare(spec, Store(folder / "mlruns"), nobody)
 
 
-def test_general_text_is_scored_before_and_after(mixed: Bench) -> None:
+def test_general_text_is_scored_before_and_after(mixed: Context) -> None:
     spec = dataclasses.replace(SPEC, general="named", validation_tokens=600)
     assert mixed.general is not None
     held_out = mixed.general_subset(spec)
@@ -174,7 +178,7 @@ def test_general_text_is_scored_before_and_after(mixed: Bench) -> None:
     assert mixed.store.untrained(trial.untrained_key(mixed, spec)) == before
 
 
-def test_a_mix_takes_its_share_of_the_budget_from_general_text(mixed: Bench) -> None:
+def test_a_mix_takes_its_share_of_the_budget_from_general_text(mixed: Context) -> None:
     spec = dataclasses.replace(SPEC, general="named")
     blended = dataclasses.replace(spec, mix=0.25)
     own, both = training_data(mixed, spec), training_data(mixed, blended)
@@ -189,44 +193,46 @@ def test_a_mix_takes_its_share_of_the_budget_from_general_text(mixed: Bench) -> 
     assert mixed.cell(spec) != mixed.cell(blended)
 
 
-def test_a_cell_with_general_text_is_another_cell(bench: Bench, mixed: Bench) -> None:
+def test_a_cell_with_general_text_is_another_cell(context: Context, mixed: Context) -> None:
     spec = dataclasses.replace(SPEC, general="named")
     assert mixed.cell(spec) == mixed.cell(dataclasses.replace(spec, general="other-name"))
-    assert mixed.cell(spec) != bench.cell(SPEC)
-    assert trial.untrained_key(mixed, spec) != trial.untrained_key(bench, SPEC)
+    assert mixed.cell(spec) != context.cell(SPEC)
+    assert trial.untrained_key(mixed, spec) != trial.untrained_key(context, SPEC)
 
 
 def test_what_cannot_be_repaired_costs_no_look_at_the_text(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
+    context: Context, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(trial.surgery, "gaps", None)
     for remove in ("none", "mlp:1"):
-        with trial.cut(bench, dataclasses.replace(SPEC, remove=remove, repair="scale")) as removal:
+        with trial.cut(
+            context, dataclasses.replace(SPEC, remove=remove, repair="scale")
+        ) as removal:
             assert removal.scales == ()
 
 
-def test_a_repair_scales_what_a_cut_leaves(bench: Bench) -> None:
+def test_a_repair_scales_what_a_cut_leaves(context: Context) -> None:
     spec = dataclasses.replace(SPEC, remove="1", repair="scale")
-    with trial.cut(bench, spec) as removal:
+    with trial.cut(context, spec) as removal:
         assert len(removal.scales) == 1
         assert removal.scales[0] != 1
     plain = dataclasses.replace(spec, repair="none")
-    assert trial.untrained_key(bench, spec) != trial.untrained_key(bench, plain)
-    before = trial.untrained(bench, spec, nobody)
-    assert total(before.test) != total(trial.untrained(bench, plain, nobody).test)
-    result = trial.run_trial(bench, spec, nobody, nobody)
-    assert bench.store.trial(result.cell) == result
+    assert trial.untrained_key(context, spec) != trial.untrained_key(context, plain)
+    before = trial.untrained(context, spec, nobody)
+    assert total(before.test) != total(trial.untrained(context, plain, nobody).test)
+    result = trial.run_trial(context, spec, nobody, nobody)
+    assert context.store.trial(result.cell) == result
     assert result.removal == removal
-    folder = bench.store.folder(result.cell) / "adapter"
-    identity = bench.base.identity
+    folder = context.store.folder(result.cell) / "adapter"
+    identity = context.base.identity
     with (
-        trial.cut(bench, spec) as again,
-        adapter.loaded(bench.base.model, again, identity, folder) as healed,
+        trial.cut(context, spec) as again,
+        adapter.loaded(context.base.model, again, identity, folder) as healed,
     ):
-        scores = perplexity.score(healed, bench.text.test, bench.separators.before, spec.window)
+        scores = perplexity.score(healed, context.text.test, context.separators.before, spec.window)
     assert total(scores).nats == pytest.approx(result.test_score.nats, rel=1e-6)
     with (
-        surgery.removed(bench.base.model, [1]) as other,
+        surgery.removed(context.base.model, [1]) as other,
         pytest.raises(RefusedError, match="scaled by"),
     ):
-        adapter.load(bench.base.model, other, identity, folder)
+        adapter.load(context.base.model, other, identity, folder)

@@ -22,7 +22,7 @@ from pressft.errors import PressftError
 from pressft.spec import TrialSpec
 from pressft.study import reader
 from pressft.study.ledger import Ledger
-from pressft.study.locations import Stores
+from pressft.study.locations import Locations
 from pressft.study.study import Choices, Range, Study
 from pressft.workers import Crew
 
@@ -195,7 +195,7 @@ def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Study:
 def test_a_killed_worker_is_replaced_and_its_trial_goes_on(
     study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stores, listener = Stores(tmp_path / "mlruns"), Listener()
+    locations, listener = Locations(tmp_path / "mlruns"), Listener()
     monkeypatch.setattr("pressft.workers.LOOK_S", 0.2)
     command = [sys.executable, "-m", "pressft", "work", "crew.py"]
     killed: list[int] = []
@@ -204,8 +204,8 @@ def test_a_killed_worker_is_replaced_and_its_trial_goes_on(
         """End the first worker that has begun to train."""
         while not killed:
             time.sleep(0.1)
-            for path in stores.root.glob("cells/*/checkpoints"):
-                rows = reader.read("crew", stores.storage).rows
+            for path in locations.root.glob("cells/*/checkpoints"):
+                rows = reader.read("crew", locations.storage).rows
                 running = [row for row in rows if row.state == "running"]
                 if path.is_dir() and running:
                     pid = int(str(running[0].attrs["worker"]).split(":")[1])
@@ -215,7 +215,7 @@ def test_a_killed_worker_is_replaced_and_its_trial_goes_on(
 
     killer = threading.Thread(target=kill, daemon=True)
     killer.start()
-    outcome = sweep.run(study, listener, stores, crew=Crew(command, {}, 2, listener))
+    outcome = sweep.run(study, listener, locations, crew=Crew(command, {}, 2, listener))
     killer.join(1)
     assert killed
     assert (outcome.done, outcome.trained, outcome.asked) == (4, 4, 4)
@@ -223,7 +223,7 @@ def test_a_killed_worker_is_replaced_and_its_trial_goes_on(
     far = re.compile(r"\b(none|first) [\d,]+ of 20,480 tokens, loss \d\.\d{3}")
     assert any(far.search(what) for what in listener.seen)
     assert 0 < listener.done <= listener.planned
-    client = MlflowClient(f"sqlite:///{stores.root / 'mlflow.db'}")
+    client = MlflowClient(f"sqlite:///{locations.root / 'mlflow.db'}")
     experiment = client.get_experiment_by_name("crew")
     runs = client.search_runs([experiment.experiment_id], "tags.arm != 'summary'")
     assert [run.info.status for run in runs] == ["FINISHED"] * 4
@@ -239,4 +239,6 @@ def test_workers_that_always_die_are_given_up_with_their_last_words(
     command = [sys.executable, "-c", "import sys; sys.exit('no luck')"]
     listener = Listener()
     with pytest.raises(PressftError, match="every worker died; the last words: no luck"):
-        sweep.run(study, listener, Stores(tmp_path / "mlruns"), crew=Crew(command, {}, 2, listener))
+        sweep.run(
+            study, listener, Locations(tmp_path / "mlruns"), crew=Crew(command, {}, 2, listener)
+        )

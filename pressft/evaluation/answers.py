@@ -13,33 +13,33 @@ from pressft.evaluation import perplexity
 from pressft.evaluation.perplexity import Window
 from pressft.model.tokens import Separators, separators, tokenize
 from pressft.score import Score
-from pressft.study.prompts import Material, Question
-from pressft.study.results import Reading
+from pressft.study.prompts import Prompts, Question
+from pressft.study.results import Answers
 
 NEW_TOKENS = 48
 SAMPLING_SEED = 0
-VERSION = 1  # raise it when the same material would be read otherwise
+VERSION = 1  # raise it when the same prompts would be answered otherwise
 
 
-def key(material: Material) -> str:
-    """Name of a reading of this material."""
-    return f"{VERSION}-{material.key}"
+def key(prompts: Prompts) -> str:
+    """Name of the answers to these prompts and questions."""
+    return f"{VERSION}-{prompts.key}"
 
 
-def read(model: nn.Module, tokenizer: PreTrainedTokenizerBase, material: Material) -> Reading:
-    """What `model` makes of the material."""
+def answer(model: nn.Module, tokenizer: PreTrainedTokenizerBase, prompts: Prompts) -> Answers:
+    """Continuations of the prompts, greedy and sampled, and the scores of the right answers."""
     between = separators(tokenizer)
-    prompts = [document.ids for document in tokenize(material.prompts, tokenizer)]
+    starts = [document.ids for document in tokenize(prompts.prompts, tokenizer)]
 
     def continued(seed: int | None) -> tuple[str, ...]:
-        new = perplexity.generate(model, prompts, between, NEW_TOKENS, seed=seed)
+        new = perplexity.generate(model, starts, between, NEW_TOKENS, seed=seed)
         return tuple(tokenizer.decode(ids) for ids in new)
 
-    answers = _answers(model, tokenizer, between, material.questions)
-    return Reading(key(material), continued(None), continued(SAMPLING_SEED), answers)
+    scores = _scores(model, tokenizer, between, prompts.questions)
+    return Answers(key(prompts), continued(None), continued(SAMPLING_SEED), scores)
 
 
-def _answers(
+def _scores(
     model: nn.Module,
     tokenizer: PreTrainedTokenizerBase,
     between: Separators,

@@ -13,7 +13,7 @@ from pressft.report import stats
 from pressft.report.stats import Interval
 from pressft.score import Score, distinct_2, exp, recovery, spearman, total
 from pressft.spec import WHOLE, Part
-from pressft.study.results import Cost, Reading, TrialResult, Untrained
+from pressft.study.results import Answers, Cost, TrialResult, Untrained
 from pressft.study.scans import CRITERIA, Scan
 
 MIN_RANKED = 4  # layers, or a rank correlation says nothing
@@ -66,7 +66,7 @@ class Trained:
     recovery: float | None
     general: Score | None
     forgetting: Estimate | None
-    reading: Reading | None
+    answers: Answers | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +82,7 @@ class Arm:
     parameters: int  # of the cut model
     saved: int  # parameters that the cut took away
     cost: Cost | None
-    reading: Reading | None  # untrained
+    answers: Answers | None  # untrained
     trained: Trained | None
 
     @property
@@ -117,8 +117,8 @@ class Arm:
             "parameters": self.parameters,
             "parameters_saved": self.saved,
             "cost": asdict(self.cost) if self.cost else None,
-            "answers_untrained": _answers(self.reading),
-            "answers_trained": _answers(after.reading) if after else None,
+            "answers_untrained": _summed_up(self.answers),
+            "answers_trained": _summed_up(after.answers) if after else None,
         }
 
 
@@ -148,16 +148,16 @@ class Finding:
 
 
 def finding(
-    untrained: Mapping[str, tuple[Untrained, Cost | None, Reading | None]],
+    untrained: Mapping[str, tuple[Untrained, Cost | None, Answers | None]],
     trials: Mapping[str, Sequence[Done]],
-    readings: Mapping[str, Reading | None],
+    answers_by_arm: Mapping[str, Answers | None],
     scan: Scan | None,
     ended_early: Mapping[str, int],
 ) -> Finding:
     """What is known of each arm, in the order of `untrained`.
 
     Args:
-        untrained: of each arm the scores, cost and reading of its cut base.
+        untrained: of each arm the scores, cost and answers of its cut base.
         trials: the finished trials of each arm.
         readings: of each arm's best trial.
         scan: of the same model and corpus.
@@ -177,12 +177,12 @@ def finding(
             parameters=cut.parameters,
             saved=cut.removal.parameters,
             cost=cost,
-            reading=reading,
-            trained=_trained(arm, cut, chosen[arm], whole, reference, readings.get(arm))
+            answers=answers,
+            trained=_trained(arm, cut, chosen[arm], whole, reference, answers_by_arm.get(arm))
             if chosen.get(arm)
             else None,
         )
-        for arm, (cut, cost, reading) in untrained.items()
+        for arm, (cut, cost, answers) in untrained.items()
     )
     foretold, n = _foretold(rows, scan)
     return Finding(rows, _tied(rows), foretold, n)
@@ -225,7 +225,7 @@ def _trained(
     done: Sequence[Done],
     whole: Untrained | None,
     reference: Sequence[Done],
-    reading: Reading | None,
+    answers: Answers | None,
 ) -> Trained:
     score, runs = tested(done), tuple(trial.result.test for trial in done)
     general = [trial.result.general for trial in done if trial.result.general]
@@ -241,7 +241,7 @@ def _trained(
         recovery=recovery(total(cut.test), score, theirs) if compared else None,
         general=total(score for run in general for score in run) if general else None,
         forgetting=_ratio(general, [whole.general]) if general and whole else None,
-        reading=reading,
+        answers=answers,
     )
 
 
@@ -292,13 +292,13 @@ def _single(rows: Sequence[Arm]) -> list[Arm]:
     return [row for row in rows if len(row.parts) == 1 and isinstance(row.parts[0], int)]
 
 
-def _answers(reading: Reading | None) -> dict[str, float] | None:
-    """What a reading comes to: mean loss of the right answers, repetition of its texts."""
-    if reading is None:
+def _summed_up(answers: Answers | None) -> dict[str, float] | None:
+    """What answers come to: mean loss of the right answers, repetition of its texts."""
+    if answers is None:
         return None
-    answers = {"loss": total(reading.answers).loss} if reading.answers else {}
-    texts = {"greedy": reading.greedy, "sampled": reading.sampled}
-    return answers | {f"distinct_2_{name}": distinct_2(t) for name, t in texts.items() if t}
+    loss = {"loss": total(answers.scores).loss} if answers.scores else {}
+    texts = {"greedy": answers.greedy, "sampled": answers.sampled}
+    return loss | {f"distinct_2_{name}": distinct_2(t) for name, t in texts.items() if t}
 
 
 def _pair(interval: Interval) -> list[float | None]:

@@ -22,7 +22,7 @@ from pressft.report.finding import Arm, Done, Finding
 from pressft.report.status import Look
 from pressft.report.tables import Table, interval, number
 from pressft.spec import WHOLE
-from pressft.study.locations import Stores
+from pressft.study.locations import Locations
 from pressft.study.reader import Stored
 from pressft.study.results import Store
 from pressft.study.sampling import importances
@@ -40,20 +40,20 @@ class Section:
     tables: Sequence[Table] = ()
 
 
-def html(study: str, stores: Stores) -> str:
+def html(study: str, locations: Locations) -> str:
     """The report of a stored study, as far as it is.
 
     Raises:
         UsageError, MissingError: as `status.find`.
     """
-    return page(study, status.look(study, stores), stores)
+    return page(study, status.look(study, locations), locations)
 
 
-def page(study: str, seen: Look, stores: Stores) -> str:
+def page(study: str, seen: Look, locations: Locations) -> str:
     """The report of a study that has been read already."""
     found, done, finding = seen.found, seen.trials, seen.finding
     looks = figures.styles(finding)
-    read = any(arm.reading for arm in finding.arms)
+    read = any(arm.answers for arm in finding.arms)
     return (
         _environment()
         .get_template("page.html.jinja")
@@ -67,12 +67,12 @@ def page(study: str, seen: Look, stores: Stores) -> str:
             remarks=tables.remarks(finding),
             styles=list(looks.values()),
             marks={mark: charts.mark_path(mark, 7, 7) for mark in MARKS},
-            sections=list(_sections(found, finding, done, looks, stores)),
+            sections=list(_sections(found, finding, done, looks, locations)),
             forgotten=tables.forgetting(finding.arms)
             if any(a.general for a in finding.arms)
             else None,
-            answers=tables.readings(finding.arms) if read else None,
-            texts=list(_texts(found, _coloured(finding, looks), done, Store(stores.root))),
+            answers=tables.answers_by_arm(finding.arms) if read else None,
+            texts=list(_texts(found, _coloured(finding, looks), done, Store(locations.root))),
             corpus=_corpus(found),
             facts=_facts(study, found),
             written=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
@@ -85,13 +85,13 @@ def _sections(
     finding: Finding,
     done: Mapping[str, Sequence[Done]],
     looks: Mapping[str, Style],
-    stores: Stores,
+    locations: Locations,
 ) -> Iterator[Section]:
     """What the charts show, in the order of a reader's questions."""
     costs = [tables.costs(finding.arms)] if any(arm.cost for arm in finding.arms) else []
     for section in (
         Section("How they learnt", list(figures.learning(finding, done, found.rows, looks))),
-        Section("Layer by layer", [figures.depth(finding, found, looks, stores.root)]),
+        Section("Layer by layer", [figures.depth(finding, found, looks, locations.root)]),
         Section(
             "What the settings do",
             list(figures.settings(found, looks)),
@@ -156,7 +156,7 @@ def _texts(
 ) -> Iterator[dict[str, Any]]:
     """Continuations side by side: of the study's prompts, or of the first validation texts."""
     whole = next((arm for arm in rows if arm.arm == WHOLE), None)
-    prompts = found.material.get("prompts", ())
+    prompts = found.prompts.get("prompts", ())
     for arm in rows:
         if arm is whole:
             continue
@@ -182,10 +182,10 @@ def _continuations(
     arm: Arm, found: Stored, done: Mapping[str, Sequence[Done]], store: Store
 ) -> Iterator[tuple[str, Sequence[str]]]:
     after = arm.trained
-    if arm.reading and arm.reading.greedy:
-        yield "untrained", arm.reading.greedy
-        if after and after.reading:
-            yield "trained", after.reading.greedy
+    if arm.answers and arm.answers.greedy:
+        yield "untrained", arm.answers.greedy
+        if after and after.answers:
+            yield "trained", after.answers.greedy
         return
     noted = (r.attrs.get("untrained") for r in found.rows if r.arm == arm.arm)
     key = next(filter(None, noted), None)  # a trial killed at once has noted nothing

@@ -11,7 +11,7 @@ from pressft.report import finding as arms
 from pressft.report.finding import Done, Finding
 from pressft.spec import WHOLE
 from pressft.study import reader, scans
-from pressft.study.locations import Stores
+from pressft.study.locations import Locations
 from pressft.study.reader import Running, Stored
 from pressft.study.results import Store
 from pressft.study.trials import Row
@@ -26,54 +26,56 @@ class Look:
     finding: Finding
 
 
-def find(study: str, stores: Stores) -> Stored:
+def find(study: str, locations: Locations) -> Stored:
     """A stored study.
 
     Raises:
         UsageError: no such study.
         MissingError: the storage cannot be opened.
     """
-    if not stores.optuna_url and not (stores.root / "optuna.db").is_file():
+    if not locations.optuna_url and not (locations.root / "optuna.db").is_file():
         raise UsageError(
-            f"no study {study!r}: nothing has been run in {stores.root} yet; "
+            f"no study {study!r}: nothing has been run in {locations.root} yet; "
             "start with `pressft sweep experiments/smoke.py`"
         )
-    return reader.read(study, stores.storage)
+    return reader.read(study, locations.storage)
 
 
-def finding(study: str, stores: Stores) -> Finding:
+def finding(study: str, locations: Locations) -> Finding:
     """What a stored study found, as far as it is.
 
     Raises:
         UsageError, MissingError: as `find`.
     """
-    return look(study, stores).finding
+    return look(study, locations).finding
 
 
-def look(study: str, stores: Stores) -> Look:
+def look(study: str, locations: Locations) -> Look:
     """A stored study, as far as it is.
 
     Raises:
         UsageError, MissingError: as `find`.
     """
-    found, store = find(study, stores), Store(stores.root)
+    found, store = find(study, locations), Store(locations.root)
     keys = {row.arm: str(row.attrs["untrained"]) for row in found.rows if "untrained" in row.attrs}
     untrained = {
-        arm: (cut, store.cost(key), store.reading(key))
+        arm: (cut, store.cost(key), store.answers(key))
         for arm, key in sorted(keys.items(), key=_whole_first)
         if (cut := store.untrained(key))
     }
     trials = by_arm(found.rows, store)
     chosen = {arm: arms.choose(done) for arm, done in trials.items()}
-    readings = {arm: store.reading(done[0].result.cell) for arm, done in chosen.items() if done}
-    scan = scans.find(stores.root, found.weights, found.corpus.split("+")[0])
+    answers_by_arm = {
+        arm: store.answers(done[0].result.cell) for arm, done in chosen.items() if done
+    }
+    scan = scans.find(locations.root, found.weights, found.corpus.split("+")[0])
     early = Counter(row.arm for row in found.rows if row.state == "pruned")
-    return Look(found, trials, arms.finding(untrained, trials, readings, scan, early))
+    return Look(found, trials, arms.finding(untrained, trials, answers_by_arm, scan, early))
 
 
-def running(study: str, stores: Stores) -> list[Running]:
+def running(study: str, locations: Locations) -> list[Running]:
     """The trials of a stored study that are at work."""
-    return reader.running(study, stores.storage)
+    return reader.running(study, locations.storage)
 
 
 def is_done(found: Stored) -> bool:

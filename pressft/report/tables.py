@@ -9,7 +9,7 @@ from pressft._text import plain
 from pressft.report.finding import Arm, Estimate, Finding
 from pressft.score import Score, distinct_2, total
 from pressft.spec import WHOLE
-from pressft.study.results import Reading
+from pressft.study.results import Answers
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +34,8 @@ def of(finding: Finding, *, wide: bool = False) -> list[Table]:
     tables = [scores(arms, wide=wide)]
     if any(arm.general for arm in arms):
         tables.append(forgetting(arms))
-    if any(arm.reading for arm in arms):
-        tables.append(readings(arms))
+    if any(arm.answers for arm in arms):
+        tables.append(answers_by_arm(arms))
     if any(arm.cost for arm in arms):
         tables.append(costs(arms))
     return tables
@@ -149,7 +149,7 @@ def forgetting(arms: tuple[Arm, ...]) -> Table:
     )
 
 
-def readings(arms: tuple[Arm, ...]) -> Table:
+def answers_by_arm(arms: tuple[Arm, ...]) -> Table:
     """Answers and repetition, before training and after."""
     return Table(
         "Right answers: perplexity of their tokens. Repetition: distinct word pairs of the greedy "
@@ -158,8 +158,8 @@ def readings(arms: tuple[Arm, ...]) -> Table:
         tuple(
             (
                 arm.label,
-                *(_right(reading) for reading in _both(arm)),
-                *(_distinct(reading) for reading in _both(arm)),
+                *(_right(answers) for answers in _both(arm)),
+                *(_distinct(answers) for answers in _both(arm)),
             )
             for arm in arms
         ),
@@ -191,16 +191,16 @@ def costs(arms: tuple[Arm, ...]) -> Table:
     )
 
 
-def _both(arm: Arm) -> tuple[Reading | None, Reading | None]:
-    return arm.reading, arm.trained.reading if arm.trained else None
+def _both(arm: Arm) -> tuple[Answers | None, Answers | None]:
+    return arm.answers, arm.trained.answers if arm.trained else None
 
 
-def _right(reading: Reading | None) -> str:
-    return number(total(reading.answers).perplexity) if reading and reading.answers else "-"
+def _right(answers: Answers | None) -> str:
+    return number(total(answers.scores).perplexity) if answers and answers.scores else "-"
 
 
-def _distinct(reading: Reading | None) -> str:
-    return f"{distinct_2(reading.greedy):.2f}" if reading and reading.greedy else "-"
+def _distinct(answers: Answers | None) -> str:
+    return f"{distinct_2(answers.greedy):.2f}" if answers and answers.greedy else "-"
 
 
 def _perplexity(score: Score | None) -> str:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 
 @dataclass(frozen=True, slots=True)
-class Stores:
+class Locations:
     """Where a study keeps what: files under `root`, trials in Optuna's storage, runs in MLflow.
 
     Both default to SQLite under `root`.

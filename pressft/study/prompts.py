@@ -19,14 +19,14 @@ class Question:
 
 
 @dataclass(frozen=True, slots=True)
-class Material:
+class Prompts:
     """Prompts and questions in their order; empty where a study has none."""
 
     prompts: tuple[str, ...] = ()
     questions: tuple[Question, ...] = ()
 
     @classmethod
-    def of(cls, stored: Mapping[str, Any]) -> "Material":
+    def of(cls, stored: Mapping[str, Any]) -> "Prompts":
         """Back from `asdict`, also of nothing."""
         asked = (Question(**question) for question in stored.get("questions", ()))
         return cls(tuple(stored.get("prompts", ())), tuple(asked))
@@ -41,7 +41,7 @@ class Material:
         return bool(self.prompts or self.questions)
 
 
-def load(prompts: str, questions: str) -> Material:
+def load(prompts: str, questions: str) -> Prompts:
     """Prompts from a text file, one a line, and questions from a JSONL file; "" is none.
 
     Raises:
@@ -49,7 +49,7 @@ def load(prompts: str, questions: str) -> Material:
     """
     lines = _lines(Path(prompts)) if prompts else []
     asked = [_question(questions, *line) for line in _lines(Path(questions))] if questions else []
-    return Material(tuple(text for _, text in lines), tuple(asked))
+    return Prompts(tuple(text for _, text in lines), tuple(asked))
 
 
 def _lines(path: Path) -> list[tuple[int, str]]:

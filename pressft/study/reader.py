@@ -26,7 +26,7 @@ class Stored:
     definition: Mapping[str, Any]
     question: str
     asked: int
-    material: Mapping[str, Any]
+    prompts: Mapping[str, Any]
     environment: Mapping[str, Any]
 
     @property
@@ -111,7 +111,7 @@ def read(name: str, address: str) -> Stored:
         definition=definition,
         question=attrs.get("question", ""),
         asked=attrs.get("asked", 0),
-        material=attrs.get("material", {}),
+        prompts=attrs.get("prompts", {}),
         environment=attrs.get("environment", {}),
     )
 

@@ -63,14 +63,14 @@ class Cost:
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class Answers:
     """What a model made of the prompts and questions that `key` names: continuations, greedy and
     sampled, and for each question the score of its right answer."""
 
     key: str
     greedy: tuple[str, ...]
     sampled: tuple[str, ...]
-    answers: tuple[Score, ...]
+    scores: tuple[Score, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,19 +141,19 @@ class Store:
         """Keep a measurement beside the scores of the same cut base."""
         self._write(key, "cost", asdict(cost))
 
-    def reading(self, cell: str) -> Reading | None:
+    def answers(self, cell: str) -> Answers | None:
         """What the model of a cell last made of prompts and questions, None if it never did."""
-        data = self._read(cell, "reading")
-        return data and Reading(  # type: ignore[return-value]
+        data = self._read(cell, "answers")
+        return data and Answers(  # type: ignore[return-value]
             data["key"],
             tuple(data["greedy"]),
             tuple(data["sampled"]),
-            from_rows(data["answers"]),
+            from_rows(data["scores"]),
         )
 
-    def save_reading(self, cell: str, reading: Reading) -> None:
-        """Keep a reading beside the result of its cell."""
-        self._write(cell, "reading", asdict(reading) | {"answers": as_rows(reading.answers)})
+    def save_answers(self, cell: str, answers: Answers) -> None:
+        """Keep answers beside the result of their cell."""
+        self._write(cell, "answers", asdict(answers) | {"scores": as_rows(answers.scores)})
 
     def _path(self, cell: str, what: str) -> Path:
         return self.folder(cell) / f"{what}.json"

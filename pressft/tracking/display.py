@@ -8,7 +8,7 @@ from pressft.report.finding import Done
 from pressft.score import recovery, total
 from pressft.spec import WHOLE
 from pressft.study.ledger import Ledger
-from pressft.study.locations import Stores
+from pressft.study.locations import Locations
 from pressft.study.results import Untrained
 from pressft.tracking import projection
 from pressft.tracking.client import AwayError, GoneError, RejectedError, Tracker
@@ -19,17 +19,17 @@ from pressft.tracking.sender import PATIENCE_S, Sender
 class Display:
     """The MLflow view of one running study; within its `with` block the sender works."""
 
-    def __init__(self, ledger: Ledger, stores: Stores, report: Reporter, shared: str) -> None:
+    def __init__(self, ledger: Ledger, locations: Locations, report: Reporter, shared: str) -> None:
         """`shared` names the experiment where it is not the study's own.
 
         Raises:
             MissingError: the local store cannot be opened.
         """
-        self.ledger, self.stores, self.report, self._shared = ledger, stores, report, shared
+        self.ledger, self.locations, self.report, self._shared = ledger, locations, report, shared
         study = ledger.design
         self.experiment = {"name": shared or study.name, "question": study.question}
-        self._tracker = Tracker(stores.root, stores.tracking_uri)
-        self._sender = Sender(self._tracker, stores.outbox, report.say, self._summarize)
+        self._tracker = Tracker(locations.root, locations.tracking_uri)
+        self._sender = Sender(self._tracker, locations.outbox, report.say, self._summarize)
         self._written: set[str] = set()  # names of records that we wrote to
         self._shown = 0  # trials that the summary knows
 
@@ -45,7 +45,7 @@ class Display:
     def record(self, name: str) -> Record:
         """The record of a trial, to be written to."""
         self._written.add(name)
-        return Record(self.stores.outbox, name)
+        return Record(self.locations.outbox, name)
 
     def killed(self, name: str, **tags: str) -> None:
         """The run of a trial that nobody works on: its process died, or it was ended at rest."""
@@ -82,7 +82,7 @@ class Display:
             self._summarize()
         except (AwayError, GoneError, RejectedError) as error:
             self.report.say(
-                f"{error}: what it is to show waits in {self.stores.outbox}, and is sent by "
+                f"{error}: what it is to show waits in {self.locations.outbox}, and is sent by "
                 "the next start or by `pressft doctor --fix`"
             )
 
@@ -90,5 +90,5 @@ class Display:
         """Show the study as far as it is, where there is more than was shown before."""
         n = sum(row.is_done for row in self.ledger.rows())
         if n != self._shown and not self._shared:
-            projection.show_study(self._tracker, self.ledger.design.name, self.stores)
+            projection.show_study(self._tracker, self.ledger.design.name, self.locations)
         self._shown = n

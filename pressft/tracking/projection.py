@@ -5,8 +5,8 @@ The sweep writes it as trials end, the doctor where it is missing; both write th
 
 from pressft._text import plain
 from pressft.report import page, status, tables
-from pressft.study.locations import Stores
-from pressft.study.prompts import Material
+from pressft.study.locations import Locations
+from pressft.study.prompts import Prompts
 from pressft.study.results import Store, TrialResult, Untrained
 from pressft.tracking import runs
 from pressft.tracking.client import NOTE, Tracker
@@ -25,13 +25,13 @@ def show_trial(record: Record, result: TrialResult, cut: Untrained, store: Store
     record.end("FINISHED")
 
 
-def show_study(tracker: Tracker, name: str, stores: Stores) -> None:
+def show_study(tracker: Tracker, name: str, locations: Locations) -> None:
     """The study's `summary` run: note, report, tables, texts side by side.
 
     Raises:
         AwayError, RejectedError, GoneError: as MLflow answers.
     """
-    seen = status.look(name, stores)
+    seen = status.look(name, locations)
     found, finding = seen.found, seen.finding
     experiment = tracker.experiment(name, found.question)
     table = tables.markdown(finding)
@@ -39,10 +39,10 @@ def show_study(tracker: Tracker, name: str, stores: Stores) -> None:
     question = "\n\n".join(map(plain, parts))
     note = f"**{plain(page.sentence(finding))}**\n\n{question}"
     files = {
-        "report.html": page.page(name, seen, stores),
+        "report.html": page.page(name, seen, locations),
         "arms.md": table,
         "arms.csv": tables.as_csv(finding),
     }
-    shown = runs.readings(finding, Material.of(found.material))
+    shown = runs.answers_by_arm(finding, Prompts.of(found.prompts))
     tracker.describe(experiment, note)
     tracker.summary(experiment, name, f"{note}\n\n{table}", files, shown)

@@ -16,7 +16,7 @@ from pressft.corpus.format import SPLITS, Article, Corpus
 from pressft.report.finding import Finding
 from pressft.score import total
 from pressft.spec import WHOLE, TrialSpec
-from pressft.study.prompts import Material
+from pressft.study.prompts import Prompts
 from pressft.study.results import TrialResult, Untrained
 from pressft.tracking.outbox import Data
 
@@ -100,33 +100,35 @@ def samples(columns: Mapping[str, tuple[str, ...]]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def readings(finding: Finding, material: Material) -> dict[str, list[dict[str, object]]]:
-    """What the models made of the material, side by side: tables `continuations` and `answers`."""
+def answers_by_arm(finding: Finding, prompts: Prompts) -> dict[str, list[dict[str, object]]]:
+    """What the models made of the prompts, side by side: tables `continuations` and `answers`."""
     whole = next((arm for arm in finding.arms if arm.arm == WHOLE), None)
     continuations: list[dict[str, object]] = []
-    answers: list[dict[str, object]] = []
+    log_likelihoods: list[dict[str, object]] = []
     for arm in finding.arms:
         sides = {
-            f"{name} {when}": reading
+            f"{name} {when}": answers
             for name, row in (("whole", whole), ("cut", arm if arm is not whole else None))
             if row
-            for when, reading in (
-                ("untrained", row.reading),
-                ("trained", row.trained.reading if row.trained else None),
+            for when, answers in (
+                ("untrained", row.answers),
+                ("trained", row.trained.answers if row.trained else None),
             )
-            if reading
+            if answers
         }
         if (arm is whole and len(finding.arms) > 1) or not sides:
             continue  # it stands beside each of the others
-        for number, prompt in enumerate(material.prompts):
+        for number, prompt in enumerate(prompts.prompts):
             for how in ("greedy", "sampled"):
-                texts = {side: getattr(reading, how)[number] for side, reading in sides.items()}
+                texts = {side: getattr(answers, how)[number] for side, answers in sides.items()}
                 continuations.append({"arm": arm.arm, "prompt": prompt, "decoding": how} | texts)
-        for number, asked in enumerate(material.questions):
-            nats = {side: -reading.answers[number].nats for side, reading in sides.items()}
+        for number, asked in enumerate(prompts.questions):
+            nats = {side: -answers.scores[number].nats for side, answers in sides.items()}
             row = {"arm": arm.arm, "question": asked.question, "right answer": asked.answer}
-            answers.append(row | {f"log-likelihood, {side}": value for side, value in nats.items()})
-    tables = {"continuations": continuations, "answers": answers}
+            log_likelihoods.append(
+                row | {f"log-likelihood, {side}": value for side, value in nats.items()}
+            )
+    tables = {"continuations": continuations, "answers": log_likelihoods}
     return {name: rows for name, rows in tables.items() if rows}
 
 

@@ -10,9 +10,9 @@ from pressft.model import surgery
 from pressft.model.base import Base
 from pressft.model.tokens import separators
 from pressft.score import distinct_2
-from pressft.study.prompts import Material, Question
+from pressft.study.prompts import Prompts, Question
 
-MATERIAL = Material(
+MATERIAL = Prompts(
     ("The ferry left", "A tram", "Osthafen orders three more of"),
     (Question("Where is it built?", "Brelin"), Question("Who said so?", "Ada Brandt")),
 )
@@ -24,9 +24,9 @@ def base(load: Callable[..., Base]) -> Base:
 
 
 def test_right_answers_are_scored_behind_their_questions(base: Base) -> None:
-    found = answers.read(base.model, base.tokenizer, MATERIAL)
+    found = answers.answer(base.model, base.tokenizer, MATERIAL)
     before = separators(base.tokenizer).before
-    for asked, score in zip(MATERIAL.questions, found.answers, strict=True):
+    for asked, score in zip(MATERIAL.questions, found.scores, strict=True):
         prompt = base.tokenizer(f"Question: {asked.question}\nAnswer:", add_special_tokens=False)
         answer = base.tokenizer(f" {asked.answer}", add_special_tokens=False)["input_ids"]
         ids = torch.tensor([[before, *prompt["input_ids"], *answer]])
@@ -39,7 +39,7 @@ def test_right_answers_are_scored_behind_their_questions(base: Base) -> None:
 
 def test_sampling_is_seeded_and_leaves_the_random_state(base: Base) -> None:
     state = torch.random.get_rng_state()
-    one, two = (answers.read(base.model, base.tokenizer, MATERIAL) for _ in range(2))
+    one, two = (answers.answer(base.model, base.tokenizer, MATERIAL) for _ in range(2))
     assert one == two
     assert torch.equal(torch.random.get_rng_state(), state)
     assert len(one.greedy) == len(one.sampled) == 3
@@ -52,9 +52,9 @@ def test_a_batch_of_prompts_is_continued_as_each_alone(
     base: Base, parts: tuple[int | str, ...]
 ) -> None:
     with surgery.removed(base.model, parts):
-        together = answers.read(base.model, base.tokenizer, MATERIAL).greedy
+        together = answers.answer(base.model, base.tokenizer, MATERIAL).greedy
         alone = [
-            answers.read(base.model, base.tokenizer, Material((prompt,))).greedy[0]
+            answers.answer(base.model, base.tokenizer, Prompts((prompt,))).greedy[0]
             for prompt in MATERIAL.prompts
         ]
     assert list(together) == alone

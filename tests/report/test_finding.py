@@ -10,7 +10,7 @@ from pressft.report import tables
 from pressft.report.finding import Arm, Done, Finding, choose, finding
 from pressft.score import Score
 from pressft.spec import Removal
-from pressft.study.results import Cost, Reading, TrialResult, Untrained
+from pressft.study.results import Answers, Cost, TrialResult, Untrained
 from pressft.study.scans import Cut, Scan
 
 WHOLE = Removal((), 4, 0)
@@ -148,8 +148,8 @@ def test_what_a_scan_foretold_is_ranked_against_the_healed_layers() -> None:
 
 
 def test_costs_and_readings_have_tables_where_there_are_any() -> None:
-    before = Reading("k", ("a b a b a",), ("x y",), (Score(3.0, 2, 5, 1),))
-    after = Reading("k", ("a b c d",), ("x y",), (Score(1.0, 2, 5, 1),))
+    before = Answers("k", ("a b a b a",), ("x y",), (Score(3.0, 2, 5, 1),))
+    after = Answers("k", ("a b c d",), ("x y",), (Score(1.0, 2, 5, 1),))
     cost = Cost("a machine", 12.5, 3_000_000, 2_000_000)
     result = finding(
         {"none": (cut(3.0, WHOLE), cost, before)},
@@ -158,13 +158,13 @@ def test_costs_and_readings_have_tables_where_there_are_any() -> None:
         None,
         {"none": 2},
     )
-    scores, readings, costs = tables.of(result)
+    scores, answers_by_arm, costs = tables.of(result)
     assert "test split" in scores.caption
     assert scores.rows[0][1] == "1 (2 early)"
     wide = tables.scores(result.arms, wide=True)
     shown = dict(zip(wide.header, wide.rows[0], strict=True))
     assert (shown["best trial"], shown["parameters"], shown["tokens/s"]) == ("0", "90", "12.5")
-    assert readings.rows == (("none (whole)", "4.5", "1.6", "0.50", "1.00"),)
+    assert answers_by_arm.rows == (("none (whole)", "4.5", "1.6", "0.50", "1.00"),)
     assert "a machine" in costs.caption
     assert costs.rows == (("none (whole)", "90", "2 MB", "3 MB", "12.5"),)
     row = result.as_json()["arms"][0]

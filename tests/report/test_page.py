@@ -19,20 +19,20 @@ from pressft.report import figures, status, tables
 from pressft.report import page as report
 from pressft.report.charts import Point
 from pressft.study.ledger import Ledger
-from pressft.study.locations import Stores
+from pressft.study.locations import Locations
 from pressft.study.study import Choices, Study
 
 
 @pytest.fixture(scope="module")
-def stores(tmp_path_factory: pytest.TempPathFactory) -> Stores:
-    found = Stores(tmp_path_factory.mktemp("report"))
+def locations(tmp_path_factory: pytest.TempPathFactory) -> Locations:
+    found = Locations(tmp_path_factory.mktemp("report"))
     fill(grid(40), found, rich=True)
     return found
 
 
 @pytest.fixture(scope="module")
-def page(stores: Stores) -> str:
-    return report.html("made", stores)
+def page(locations: Locations) -> str:
+    return report.html("made", locations)
 
 
 def test_the_finding_is_a_sentence_with_its_interval(page: str) -> None:
@@ -92,8 +92,8 @@ def test_the_page_needs_nothing_from_elsewhere_and_text_stays_text(page: str) ->
     assert sum(EVIL in node.text_content() for node in said) > 4
 
 
-def test_text_from_outside_stays_text_in_markdown(stores: Stores) -> None:
-    found = tables.markdown(status.finding("made", stores))
+def test_text_from_outside_stays_text_in_markdown(locations: Locations) -> None:
+    found = tables.markdown(status.finding("made", locations))
     shown = MarkdownIt("commonmark", {"html": True}).enable("table").render(found)
     tree = parser.fromstring(shown)
     assert not tree.xpath("//img | //script | //a")
@@ -128,9 +128,9 @@ def test_one_colour_and_one_mark_for_an_arm_throughout(page: str) -> None:
 
 
 def test_a_running_study_says_so(tmp_path: Path) -> None:
-    stores = Stores(tmp_path)
-    fill(grid(8), stores, leave=3)
-    assert "5 of 8 trials done, still running" in report.html("made", stores)
+    locations = Locations(tmp_path)
+    fill(grid(8), locations, leave=3)
+    assert "5 of 8 trials done, still running" in report.html("made", locations)
 
 
 def test_colours_are_told_apart_by_colour_blind_readers() -> None:
@@ -197,9 +197,9 @@ def test_the_page_of_40_runs_stays_small(page: str) -> None:
 
 @pytest.mark.slow
 def test_the_page_of_400_runs_stays_small(tmp_path: Path) -> None:
-    stores = Stores(tmp_path)
-    fill(grid(400), stores)
-    assert len(report.html("made", stores).encode()) < 2_000_000
+    locations = Locations(tmp_path)
+    fill(grid(400), locations)
+    assert len(report.html("made", locations).encode()) < 2_000_000
 
 
 def test_a_real_study_has_its_report_in_mlflow(tmp_path: Path) -> None:
@@ -212,7 +212,7 @@ def test_a_real_study_has_its_report_in_mlflow(tmp_path: Path) -> None:
         {"remove": Choices("none", "last")},
         prompts=str(tmp_path / "p.txt"),
     )
-    sweep.run(study, Listener(), Stores(tmp_path / "mlruns"))
+    sweep.run(study, Listener(), Locations(tmp_path / "mlruns"))
     (path,) = (tmp_path / "mlruns" / "artifacts" / "real").rglob("report.html")
     page = path.read_text()
     assert "2 of 2 trials done" in page
@@ -224,10 +224,10 @@ def test_a_real_study_has_its_report_in_mlflow(tmp_path: Path) -> None:
 
 
 def test_a_trial_killed_before_it_noted_anything_is_no_trouble(tmp_path: Path) -> None:
-    stores = Stores(tmp_path)
-    ledger = Ledger(grid(8), stores.storage, {"weights": "w", "corpus": "c"})
+    locations = Locations(tmp_path)
+    ledger = Ledger(grid(8), locations.storage, {"weights": "w", "corpus": "c"})
     assert ledger.take() is not None
-    ledger = Ledger(grid(8), stores.storage, {"weights": "w", "corpus": "c"})
+    ledger = Ledger(grid(8), locations.storage, {"weights": "w", "corpus": "c"})
     assert [row.number for row in ledger.recover()] == [0]
-    fill(grid(8), stores)
-    assert "8 of 8 trials done" in report.html("made", stores)
+    fill(grid(8), locations)
+    assert "8 of 8 trials done" in report.html("made", locations)

@@ -110,6 +110,7 @@ def test_rank_correlations_are_those_of_scipy_ties_included() -> None:
 
 
 def test_whoever_only_looks_waits_for_no_scipy() -> None:
-    code = "import sys, pressft.report.status, pressft.report.terminal; print({'scipy', 'torch'} & {*sys.modules})"
+    code = "import sys, pressft.report.status, pressft.report.terminal; "
+    code += "print({'scipy', 'torch'} & {*sys.modules})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "set()\n"

@@ -6,15 +6,15 @@ import pytest
 
 from pressft.errors import DataError
 from pressft.study import prompts
-from pressft.study.prompts import Material, Question
+from pressft.study.prompts import Prompts, Question
 
 
 def test_prompts_and_questions_are_read_in_order(tmp_path: Path) -> None:
     (tmp_path / "p.txt").write_text("The first\n\n  The second \n")
     (tmp_path / "q.jsonl").write_text('{"question": "Who?", "answer": " Ada "}\n')
     found = prompts.load(str(tmp_path / "p.txt"), str(tmp_path / "q.jsonl"))
-    assert found == Material(("The first", "The second"), (Question("Who?", "Ada"),))
-    assert found.key != Material(("The first",), found.questions).key
+    assert found == Prompts(("The first", "The second"), (Question("Who?", "Ada"),))
+    assert found.key != Prompts(("The first",), found.questions).key
     assert not prompts.load("", "")
 
 
