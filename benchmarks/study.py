@@ -162,7 +162,7 @@ def ours(spec: TrialSpec, rates: tuple[float, ...], *, pruning: Pruning) -> Told
         locations = Locations(Path(name) / "mlruns")
         with watch.at_work():
             sweep.run(study, Silent(), locations)
-        rows = status.find(study.name, locations).rows
+        rows = status.find(study.name, locations).trials
     tokens = sum(r.tokens if r.state == "pruned" else spec.trained_tokens for r in rows)
     done = {
         cell(row.arm, float(row.params["learning_rate"])): row
@@ -184,20 +184,20 @@ class Padded(Dataset[dict[str, Any]]):
 
     def __init__(self, texts: list[str], tokenizer: Any, length: int) -> None:  # noqa: ANN401
         """All at once."""
-        self.rows = tokenizer(texts, truncation=True, padding="max_length", max_length=length)
+        self.trials = tokenizer(texts, truncation=True, padding="max_length", max_length=length)
 
     def __len__(self) -> int:
         """Of texts."""
-        return len(self.rows["input_ids"])
+        return len(self.trials["input_ids"])
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         """Ids and mask."""
-        return {name: self.rows[name][index] for name in ("input_ids", "attention_mask")}
+        return {name: self.trials[name][index] for name in ("input_ids", "attention_mask")}
 
     @property
     def tokens(self) -> float:
         """Of text, on average in a row."""
-        return sum(map(sum, self.rows["attention_mask"])) / len(self)
+        return sum(map(sum, self.trials["attention_mask"])) / len(self)
 
 
 class Peer:

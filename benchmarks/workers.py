@@ -122,12 +122,12 @@ def _forked(
     try:
         os.close(ours)
         ledger = Ledger(study, address, IDENTITY, start_id)
-        ledger.rows()
+        ledger.trials()
         os.write(ready, b".")
         os.read(gate, 1)
-        while ticket := ledger.take():
+        while trial := ledger.take():
             time.sleep(wait_s)
-            ledger.complete(ticket, 1.0)
+            ledger.complete(trial, 1.0)
         os._exit(0)
     except BaseException:  # never into what the parent will clean up
         traceback.print_exc()
@@ -150,7 +150,7 @@ def many(folder: Path, url: str, n: int, rounds: int) -> None:
             fill(study, store, size)
             began = time.perf_counter()
             ledgers[size] = Ledger(study, store.storage, IDENTITY)
-            ledgers[size].rows()
+            ledgers[size].trials()
             print(f"{name}, {size} trials: opened in {time.perf_counter() - began:.2f} s")
         seconds: dict[int, list[float]] = {size: [] for size in ledgers}
         for turn in range(rounds):
@@ -165,11 +165,11 @@ def many(folder: Path, url: str, n: int, rounds: int) -> None:
 
 def _trip(ledger: Ledger) -> float:
     began = time.perf_counter()
-    ticket = ledger.take()
-    if ticket is None:
+    trial = ledger.take()
+    if trial is None:
         raise SystemExit("no trial left to take")
-    ledger.note(ticket, cell="cell")
-    ledger.complete(ticket, 1.0)
+    ledger.note(trial, cell="cell")
+    ledger.complete(trial, 1.0)
     return time.perf_counter() - began
 
 

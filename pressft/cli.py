@@ -174,7 +174,7 @@ def status(
     storage: Storage = None,
     as_json: Json = False,
 ) -> None:
-    """Show the table of a study, as far as it is, and the trials at work."""
+    """Show the table of a study, as far as it is, and the running trials."""
     from pressft.report import status as room
     from pressft.report import terminal
 
@@ -182,8 +182,8 @@ def status(
     if watch and not as_json:
         _watch(study, locations)
         return
-    seen, running = room.look(study, locations), room.running(study, locations)
-    terminal.status(seen.finding, room.progress(seen.found), running, as_json=as_json)
+    seen = room.look(study, locations)
+    terminal.status(seen.finding, room.progress(seen.found), seen.found.running, as_json=as_json)
 
 
 def _watch(study: str, locations: Locations) -> None:
@@ -195,7 +195,8 @@ def _watch(study: str, locations: Locations) -> None:
     gc.enable()  # it may stand for days
     with contextlib.suppress(KeyboardInterrupt), Live() as screen:
         while True:
-            seen, running = status.look(study, locations), status.running(study, locations)
+            seen = status.look(study, locations)
+            running = seen.found.running
             shown = terminal.live(seen.finding, status.progress(seen.found), running)
             screen.update(shown, refresh=True)
             if status.is_done(seen.found) and not running:

@@ -18,7 +18,7 @@ from pressft.study import reader, storage
 from pressft.study.locations import Locations
 from pressft.study.reader import Stored
 from pressft.study.results import Store
-from pressft.study.trials import Row
+from pressft.study.trials import Trial
 from pressft.tracking import client, outbox, projection, runs
 from pressft.tracking.client import STORE, SUMMARY, AwayError, Run, Tracker
 from pressft.tracking.outbox import Record
@@ -83,9 +83,9 @@ def rebuild(locations: Locations, say: Callable[[str], None]) -> None:
     shower = _Shower(locations)
     for name in reader.names(locations.storage):
         found = status.find(name, locations)
-        done = [row for row in found.rows if row.state == "complete"]
-        for row in done:
-            shower.trial(name, found, row)
+        done = [trial for trial in found.trials if trial.state == "complete"]
+        for trial in done:
+            shower.trial(name, found, trial)
         if _experiment(name) == name:
             projection.show_study(shower.tracker, name, locations)
         say(f"{name}: {len(done)} runs")
@@ -110,16 +110,18 @@ class _Shower:
             Record(self.locations.outbox, name).abandon()
         self.flush(*names)
 
-    def trial(self, name: str, found: Stored, row: Row) -> None:
+    def trial(self, name: str, found: Stored, trial: Trial) -> None:
         """A complete trial's run: all of it, or what it lacks."""
-        result = self.store.trial(str(row.attrs["cell"]))
-        cut = self.store.untrained(str(row.attrs["untrained"]))
+        result = self.store.trial(trial.cell)
+        cut = self.store.untrained(str(trial.attrs["untrained"]))
         if result is None or cut is None:
             return
-        tags = runs.tags(name, row.arm, row.number, str(row.attrs["cell"]), found.corpus)
+        tags = runs.tags(name, trial.arm, trial.number, trial.cell, found.corpus)
         tags["rebuilt"] = "true"
-        spec = found.spec(row)
-        record = Record(self.locations.outbox, str(row.attrs.get("record", f"{name}-{row.number}")))
+        spec = trial.spec
+        record = Record(
+            self.locations.outbox, str(trial.attrs.get("record", f"{name}-{trial.number}"))
+        )
         experiment = {"name": _experiment(name), "question": found.question}
         record.begin(experiment, runs.name(spec), runs.params(spec, cut), tags)
         projection.show_trial(record, result, cut, self.store)
@@ -144,26 +146,26 @@ def _tables(locations: Locations) -> Iterator[Fault]:
 def _trials(name: str, locations: Locations) -> Iterator[Fault]:
     """Optuna against processes and files."""
     store = Store(locations.root)
-    for row in status.find(name, locations).rows:
-        trial = f"trial {row.number} ({row.arm})"
-        if row.state == "running" and reader.is_dead(row):
+    for trial in status.find(name, locations).trials:
+        named = f"trial {trial.number} ({trial.arm})"
+        if trial.state == "running" and reader.is_dead(trial):
             yield Fault(
                 name,
-                f"{trial} is running, but its process is gone",
-                partial(reader.end, name, locations.storage, row.number),
+                f"{named} is running, but its process is gone",
+                partial(reader.end, name, locations.storage, trial.number),
             )
-        cell = str(row.attrs.get("cell", ""))
-        if row.state != "complete":
+        cell = trial.cell
+        if trial.state != "complete":
             continue
         if store.trial(cell) is None:
-            yield Fault(name, f"{trial} is complete, but its result is gone: {store.folder(cell)}")
+            yield Fault(name, f"{named} is complete, but its result is gone: {store.folder(cell)}")
         elif not (store.folder(cell) / "adapter" / "adapter_model.safetensors").is_file():
-            yield Fault(name, f"{trial} is complete, but its adapter is gone")
+            yield Fault(name, f"{named} is complete, but its adapter is gone")
         left = store.folder(cell) / "checkpoints"
         if left.is_dir():
             yield Fault(
                 name,
-                f"{trial} is complete, but its checkpoints take room",
+                f"{named} is complete, but its checkpoints take room",
                 partial(shutil.rmtree, left),
             )
 
@@ -171,10 +173,10 @@ def _trials(name: str, locations: Locations) -> Iterator[Fault]:
 def _outbox(locations: Locations, shower: _Shower) -> Iterator[Fault]:
     """What MLflow has not been told, or would not hear."""
     busy = {
-        str(row.attrs.get("record"))
+        str(trial.attrs.get("record"))
         for name in reader.names(locations.storage)
-        for row in status.find(name, locations).rows
-        if row.state == "running" and not reader.is_dead(row)
+        for trial in status.find(name, locations).trials
+        if trial.state == "running" and not reader.is_dead(trial)
     }
     names = [r.name for r in outbox.waiting(locations.outbox) if r.name not in busy]
     if names:
@@ -194,8 +196,8 @@ def _runs(name: str, shower: _Shower) -> Iterator[Fault]:
         if known.setdefault(run.trial, run) is not run:
             what = f"run {run.run_id} in MLflow shows trial {run.trial} a second time"
             yield Fault(name, what, partial(tracker.drop, run.run_id))
-    for row in found.rows:
-        yield from _run(name, found, row, known.pop(row.number, None), shower)
+    for trial in found.trials:
+        yield from _run(name, found, trial, known.pop(trial.number, None), shower)
     for run in known.values():
         yield Fault(name, f"run {run.run_id} in MLflow belongs to no trial")
     if _experiment(name) == name and not tracker.showing(experiment, f"{name}-{SUMMARY}"):
@@ -203,20 +205,22 @@ def _runs(name: str, shower: _Shower) -> Iterator[Fault]:
         yield Fault(name, "it has no summary in MLflow", mend)
 
 
-def _run(name: str, found: Stored, row: Row, run: Run | None, shower: _Shower) -> Iterator[Fault]:
+def _run(
+    name: str, found: Stored, trial: Trial, run: Run | None, shower: _Shower
+) -> Iterator[Fault]:
     """One run against its trial."""
-    trial = f"trial {row.number} ({row.arm})"
-    result = shower.store.trial(str(row.attrs.get("cell", "")))
-    if row.state != "complete":
-        if run and run.status in {"RUNNING", "SCHEDULED"} and not row.is_open:
-            what = f"{trial} is over, but its run in MLflow is {run.status}"
+    named = f"trial {trial.number} ({trial.arm})"
+    result = shower.store.trial(trial.cell)
+    if trial.state != "complete":
+        if run and run.status in {"RUNNING", "SCHEDULED"} and not trial.is_open:
+            what = f"{named} is over, but its run in MLflow is {run.status}"
             yield Fault(name, what, partial(shower.tracker.finish, run.run_id, "KILLED"))
     elif result:
-        what = f"{trial} has no run in MLflow"
+        what = f"{named} has no run in MLflow"
         if run:
             wanted = {(key, at) for at, metrics in result.curve for key in metrics}
             missing = len(wanted - shower.tracker.points(run.run_id))
             ended = run.status == "FINISHED" and not missing
-            what = "" if ended else f"{trial}: its run is {run.status}, {missing} points missing"
+            what = "" if ended else f"{named}: its run is {run.status}, {missing} points missing"
         if what:
-            yield Fault(name, what, partial(shower.trial, name, found, row))
+            yield Fault(name, what, partial(shower.trial, name, found, trial))

@@ -70,7 +70,7 @@ def export(
         part = Path(temporary) / "part"
         receipt = _write(found, best, part, Store(locations.root), progress)
         row = next(row for row in finding.arms if row.arm == receipt.arm)
-        spec = found.spec(next(row for row in found.rows if row.number == best.number))
+        spec = next(t.spec for t in found.trials if t.number == best.number)
         (part / "README.md").write_text(card(study, spec, row, finding, found, receipt))
         if folder.is_dir():
             folder.rmdir()
@@ -106,8 +106,8 @@ def _best(study: str, arm: str | None, by_arm: Mapping[str, Sequence[Done]]) -> 
 
 def _write(found: Stored, best: Done, folder: Path, store: Store, progress: Progress) -> Exported:
     """Adapter and checkpoint, and the checks of the checkpoint."""
-    row = next(row for row in found.rows if row.number == best.number)
-    spec = found.spec(row)
+    trial = next(t for t in found.trials if t.number == best.number)
+    spec = trial.spec
     corpus = load.find(spec.corpus)
     base = models.load(spec.model, spec.quantization, progress, on_cpu=True)
     for name, seen, wanted in (
@@ -134,7 +134,7 @@ def _write(found: Stored, best: Done, folder: Path, store: Store, progress: Prog
     _check(problems["missing_keys"], apart, score, best.result.test_score)
     promise = {"input_ids": ids[0].tolist(), "last_logits": promised[0, -1].tolist()}
     (folder / "promise.json").write_text(json.dumps(promise) + "\n")
-    return Exported(folder, row.arm, best.number, apart, score.perplexity)
+    return Exported(folder, trial.arm, best.number, apart, score.perplexity)
 
 
 def _merge(base: models.Base, best: Done, adapter: Path, ids: Tensor, folder: Path) -> Tensor:

@@ -25,7 +25,7 @@ from pressft.study.halving import Rungs
 from pressft.study.locations import Locations
 from pressft.study.results import Store
 from pressft.study.study import Study
-from pressft.study.trials import Row, key
+from pressft.study.trials import Trial, key
 from pressft.training import loop
 
 
@@ -88,8 +88,8 @@ def forecast(study: Study, locations: Locations, progress: Progress) -> Forecast
         raise UsageError(f"{study.name}: its arms are known after `pressft scan`, or the sweep")
     context = prepare(base, Store(locations.root), progress)
     pace = _pace(context, base, progress)
-    done = [row for row in _rows(study, locations) if row.is_done]
-    keys = {row.key for row in done}
+    done = [trial for trial in _rows(study, locations) if trial.is_done]
+    keys = {trial.key for trial in done}
     cells = tuple(
         Cell(params, spec.trained_tokens, key(params) in keys or bool(trial))
         for params in (study.grid() if study.design == "grid" else ())
@@ -98,16 +98,16 @@ def forecast(study: Study, locations: Locations, progress: Progress) -> Forecast
     )
     known = Counter(str(c.params["remove"]) for c in cells if c.known)
     if study.design != "grid":
-        known = Counter(row.arm for row in done)
+        known = Counter(trial.arm for trial in done)
     asked = study.n_trials // len(study.arms())
     arms = tuple(_arm(context, study, arm, asked, known[arm], pace) for arm in study.arms())
     return Forecast(study.name, arms, cells, pace.peak_bytes)
 
 
-def _rows(study: Study, locations: Locations) -> list[Row]:
+def _rows(study: Study, locations: Locations) -> list[Trial]:
     """The study's trials, where it has been begun."""
     try:
-        return status.find(study.name, locations).rows
+        return status.find(study.name, locations).trials
     except UsageError:
         return []
 

@@ -1,4 +1,4 @@
-"""A study from start to end: tickets from the ledger, trials on the bench, what they show.
+"""A study from start to end: trials from the ledger, their results, what MLflow shows of them.
 
 In a folder of its own storage a study is run by one command at a time, which a lock sees to; with
 PostgreSQL by any number, on any machines.
@@ -28,10 +28,9 @@ from pressft.study import prompts
 from pressft.study.halving import Rungs
 from pressft.study.ledger import Ledger
 from pressft.study.locations import Locations
-from pressft.study.reader import Running
 from pressft.study.results import Store
 from pressft.study.study import Study
-from pressft.study.trials import Row
+from pressft.study.trials import Trial
 from pressft.tracking import runs
 from pressft.tracking.display import Display
 
@@ -67,7 +66,7 @@ class Crew(Protocol):
     def drain(
         self,
         start_id: str,
-        recover: Callable[[str, str], Sequence[Row]],
+        recover: Callable[[str, str], Sequence[Trial]],
         look: Callable[[], None],
         stopping: Stopping,
     ) -> None:
@@ -173,16 +172,16 @@ class _Sweep:
         """All that is open, one trial after the other or by the crew."""
         if self.ledger.grown:
             self.report.say(f"{self.study.name} grows: {self.ledger.grown}")
-        for row in self.recover():
-            self.report.say(f"trial {row.number} was left unfinished: its cell is run again")
+        for trial in self.recover():
+            self.report.say(f"trial {trial.number} was left unfinished: its cell is run again")
         context, names = self.context, self.study.arms()
         self.report.plan(
             self.study.name,
             context.tested_tokens(self.study.base) * len(names)
             + self.a_trial() * self.ledger.n_open(),
         )
-        rows = self.ledger.rows()
-        before = {row.number for row in rows if not row.is_open}
+        trials = self.ledger.trials()
+        before = {trial.number for trial in trials if not trial.is_open}
         with self.display:
             for arm in names:
                 self.attempts.untrained(arm, self.report.advance)
@@ -191,15 +190,17 @@ class _Sweep:
             else:
                 self.work(stopping, until)
             finding = self.finish()
-        rows = self.ledger.rows()
-        new = [row for row in rows if row.number not in before]
-        reused = sum(bool(row.attrs.get("reused")) for row in new if row.state == "complete")
+        trials = self.ledger.trials()
+        new = [trial for trial in trials if trial.number not in before]
+        reused = sum(bool(trial.attrs.get("reused")) for trial in new if trial.state == "complete")
         return Outcome(
-            trained=sum(row.state == "complete" for row in new) - reused,
+            trained=sum(trial.state == "complete" for trial in new) - reused,
             reused=reused,
-            pruned=sum(row.state == "pruned" for row in new),
-            failed=sum(row.state == "fail" and bool(row.attrs.get("failed_in")) for row in new),
-            done=sum(row.is_done for row in rows),
+            pruned=sum(trial.state == "pruned" for trial in new),
+            failed=sum(
+                trial.state == "fail" and bool(trial.attrs.get("failed_in")) for trial in new
+            ),
+            done=sum(trial.is_done for trial in trials),
             asked=self.study.n_trials,
             finding=finding,
             timed_out=time.time() > until and self.ledger.n_open() > 0,
@@ -209,30 +210,34 @@ class _Sweep:
         """Scored-token equivalents of a trial, on average: halving trains most of them in part."""
         return round(self.context.cost(self.study.base) * Rungs(self.study).share())
 
-    def recover(self, worker: str = "", reason: str = "its process died") -> list[Row]:
+    def recover(self, worker: str = "", reason: str = "its process died") -> list[Trial]:
         """Close what dead processes left, in both views."""
         left = self.ledger.recover(worker, reason)
-        for row in left:
-            if name := row.attrs.get("record"):
+        for trial in left:
+            if name := trial.attrs.get("record"):
                 self.display.killed(str(name), fault=reason)
         return left
 
     def watch(self) -> Callable[[], None]:
-        """A look at how far the workers are from here: trials that are over, and those at work by
+        """Returns what reports how far the workers are: trials that are over, and running ones by
         their last validation."""
         whole = self.a_trial()
 
-        def units(at_work: Sequence[Running]) -> int:
-            done = sum(row.is_done for row in self.ledger.rows())
-            return whole * done + sum(whole * trial.tokens // trial.of for trial in at_work)
+        def units(running: Sequence[Trial]) -> int:
+            done = sum(trial.is_done for trial in self.ledger.trials())
+            return whole * done + sum(
+                whole * trial.tokens // trial.spec.trained_tokens for trial in running
+            )
 
         shown = units(())
 
         def look() -> None:
             nonlocal shown
-            at_work = self.ledger.running()
-            now = max(shown, units(at_work))  # one that died begins again
-            self.report.advance("; ".join(map(str, at_work)) or "starting workers", now - shown)
+            running = self.ledger.running()
+            now = max(shown, units(running))  # one that died begins again
+            self.report.advance(
+                "; ".join(trial.progress for trial in running) or "starting workers", now - shown
+            )
             shown = now
 
         return look
@@ -240,11 +245,11 @@ class _Sweep:
     def work(self, stopping: Stopping, until: float) -> None:
         """Trials until there are none to take, also none that others may yet leave."""
         while time.time() < until:
-            ticket = self.ledger.take()
-            for row in self.ledger.behind():
-                self.attempts.end_at_rest(row)
-            if ticket:
-                self.attempts.one(ticket, stopping)
+            trial = self.ledger.take()
+            for ended in self.ledger.behind():
+                self.attempts.end_at_rest(ended)
+            if trial:
+                self.attempts.one(trial, stopping)
             elif self.ledger.busy():
                 time.sleep(WAIT_S)
                 self.recover()
@@ -254,7 +259,7 @@ class _Sweep:
     def finish(self) -> Finding:
         """What only the whole study knows: shares healed, costs, readings, and the summary."""
         with self.ledger.ending:
-            done = status.by_arm(self.ledger.rows(), self.context.store)
+            done = status.by_arm(self.ledger.trials(), self.context.store)
             chosen = {arm: best for arm in done if (best := arms.choose(done[arm]))}
             if whole := chosen.get(WHOLE):
                 before = {arm: self.attempts.untrained(arm) for arm in done}

@@ -18,7 +18,7 @@ from pressft._signals import Stopped, Stopping
 from pressft.errors import PressftError
 from pressft.progress import Reporter
 from pressft.study.liveness import worker_name
-from pressft.study.trials import Row
+from pressft.study.trials import Trial
 
 POLL_S = 0.2
 LOOK_S = 2.0  # between two looks at how far they are
@@ -53,7 +53,7 @@ class Crew:
     def drain(
         self,
         start_id: str,
-        recover: Callable[[str, str], Sequence[Row]],
+        recover: Callable[[str, str], Sequence[Trial]],
         look: Callable[[], None],
         stopping: Stopping,
     ) -> None:
@@ -85,7 +85,7 @@ class Crew:
             raise PressftError(f"every worker died; the last words: {self._workers[-1].last_line}")
 
     def _look_after(
-        self, worker: _Worker, start_id: str, recover: Callable[[str, str], Sequence[Row]]
+        self, worker: _Worker, start_id: str, recover: Callable[[str, str], Sequence[Trial]]
     ) -> None:
         """Start, start again or let rest."""
         if worker.done or time.monotonic() < worker.not_before:
@@ -103,7 +103,7 @@ class Crew:
             return
         reason = f"signal {-code}" if code < 0 else f"code {code}: {worker.last_line}"
         left = recover(worker_name(worker.process.pid), f"its worker died: {reason}")
-        trials = ", ".join(f"trial {row.number} goes back to the queue" for row in left)
+        trials = ", ".join(f"trial {trial.number} goes back to the queue" for trial in left)
         self._report.say(f"worker {worker.number} died ({reason}); {trials or 'it held no trial'}")
         worker.process = None
         worker.restarts += 1

@@ -244,7 +244,7 @@ class Chaos:
     def _count(self) -> None:
         """What came of it, by the storage, the files and the server's own database."""
         counts, store = self.counts, Store(self.locations.root)
-        rows = [r for r in status.find("chaos", self.locations).rows if r.state == "complete"]
+        rows = [r for r in status.find("chaos", self.locations).trials if r.state == "complete"]
         results = {cell: store.trial(cell) for cell in {str(row.attrs["cell"]) for row in rows}}
         counts.finished = len(rows)
         counts.lost = self.study.n_trials - len(results)
@@ -280,7 +280,7 @@ class Chaos:
 
 def _numbers(locations: Locations) -> dict[str, object]:
     store = Store(locations.root)
-    cells = [str(row.attrs["cell"]) for row in status.find("chaos", locations).rows]
+    cells = [str(row.attrs["cell"]) for row in status.find("chaos", locations).trials]
     return {cell: comparable(store.trial(cell)) for cell in cells}
 
 

@@ -7,12 +7,13 @@ import random
 from pressft.corpus import load
 from pressft.score import Score
 from pressft.spec import Removal, TrialSpec, resolve
-from pressft.study.ledger import Ledger, Ticket
+from pressft.study.ledger import Ledger
 from pressft.study.locations import Locations
 from pressft.study.prompts import Prompts, Question
 from pressft.study.results import Answers, Cost, Store, TrialResult, Untrained
 from pressft.study.scans import Cut, Scan
 from pressft.study.study import Choices, Study
+from pressft.study.trials import Trial
 
 EVIL = "<img src=x onerror=alert(1)>"
 BASE = TrialSpec(
@@ -62,13 +63,13 @@ def fill(study: Study, locations: Locations, *, leave: int = 0, rich: bool = Fal
         return Answers(texts.key, said, said, scores(loss)[:1])
 
     for number in range(study.n_trials - leave):
-        ticket = ledger.take()
-        if ticket is None:
+        trial = ledger.take()
+        if trial is None:
             break  # the others are there already
-        parts = resolve(ticket.spec.remove, n_layers)
+        parts = resolve(trial.spec.remove, n_layers)
         removal = Removal(tuple(int(layer) for layer in parts), n_layers, 10_000 * len(parts))
         damage = _damage(removal, n_layers)
-        key, cell = f"untrained-{ticket.spec.remove}", f"cell-{ticket.number}"
+        key, cell = f"untrained-{trial.spec.remove}", f"cell-{trial.number}"
         general = scores(4 + damage / 2) if rich else ()
         cut = Untrained(removal, 900_000 - removal.parameters, scores(3 + damage), (), general)
         store.save(key, dataclasses.replace(cut, samples=(f"a⟶{EVIL}",)))
@@ -77,15 +78,15 @@ def fill(study: Study, locations: Locations, *, leave: int = 0, rich: bool = Fal
         adapter = store.folder(cell) / "adapter"
         adapter.mkdir(exist_ok=True)
         (adapter / "adapter_model.safetensors").write_bytes(b"weights")
-        ledger.note(ticket, cell=cell, untrained=key)
+        ledger.note(trial, cell=cell, untrained=key)
         if rich:
             store.save_cost(key, Cost(f"2 cores of {EVIL}", 17 + len(parts), 5_000_000, 6_000_000))
             store.save_answers(key, answers(5 + damage))
             store.save_answers(cell, answers(4 + damage))
         if rich and number % 7 == 5:
-            _prune(ledger, ticket, loss + 1)
+            _prune(ledger, trial, loss + 1)
         else:
-            ledger.complete(ticket, loss)
+            ledger.complete(trial, loss)
     if rich:
         _scan(locations, fingerprint, n_layers)
 
@@ -125,10 +126,10 @@ def _result(
     )
 
 
-def _prune(ledger: Ledger, ticket: Ticket, loss: float) -> None:
-    ledger.should_prune(ticket, 64, loss + 1)
-    ledger.should_prune(ticket, 128, loss)
-    ledger.prune(ticket, f"after 128 tokens its validation loss {loss:.3g} is behind {EVIL}")
+def _prune(ledger: Ledger, trial: Trial, loss: float) -> None:
+    ledger.should_prune(trial, 64, loss + 1)
+    ledger.should_prune(trial, 128, loss)
+    ledger.prune(trial, f"after 128 tokens its validation loss {loss:.3g} is behind {EVIL}")
 
 
 def _scan(locations: Locations, fingerprint: str, n_layers: int) -> None:

@@ -150,9 +150,9 @@ def studied(tmp_path: Path) -> Path:
     locations.root.mkdir()
     fill(study, locations, leave=3)
     ledger = Ledger(study, locations.storage, {"weights": "w", "corpus": "c"})
-    ticket = ledger.take()
-    assert ticket
-    ledger.should_prune(ticket, 128, 3.25)
+    trial = ledger.take()
+    assert trial
+    ledger.should_prune(trial, 128, 3.25)
     return tmp_path
 
 

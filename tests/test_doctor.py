@@ -61,10 +61,10 @@ def test_every_disagreement_is_named_and_mended(locations: Locations, client: Ml
     client.delete_run(found[1].info.run_id)
     (locations.root / "cells" / "cell-2" / "checkpoints" / "step-1").mkdir(parents=True)
     ledger = Ledger(grid(8), locations.storage, {"weights": "w", "corpus": "c"})
-    ticket = ledger.take()
-    assert ticket is not None
+    trial = ledger.take()
+    assert trial is not None
     study = optuna.load_study(study_name="made", storage=locations.storage)
-    trial = optuna.trial.Trial(study, study.trials[ticket.number]._trial_id)
+    trial = optuna.trial.Trial(study, study.trials[trial.number]._trial_id)
     trial.set_user_attr("worker", "another machine:1")
     trial.set_user_attr("alive", 0.0)
     tracker = Tracker(locations.root)

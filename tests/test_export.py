@@ -75,7 +75,7 @@ def test_without_an_arm_the_best_cut_one_by_validation_is_taken(
     locations: Locations, tmp_path: Path
 ) -> None:
     receipt = export.export("cuts", None, tmp_path / "out", locations, quiet)
-    rows = status.find("cuts", locations).rows
+    rows = status.find("cuts", locations).trials
     cut = [row for row in rows if row.arm != "none"]
     assert receipt.trial == min(cut, key=lambda row: row.value or math.inf).number
 
@@ -105,7 +105,7 @@ def test_a_folder_that_holds_something_is_left_alone(locations: Locations, tmp_p
 def test_a_checkpoint_that_breaks_the_promise_is_refused_and_nothing_is_left(
     locations: Locations, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    best = status.by_arm(status.find("cuts", locations).rows, export.Store(locations.root))[
+    best = status.by_arm(status.find("cuts", locations).trials, export.Store(locations.root))[
         "middle"
     ][0]
     better = tuple(dataclasses.replace(s, nats=0.9 * s.nats) for s in best.result.test)

@@ -33,7 +33,7 @@ def _often() -> Iterator[None]:
 
 def result(locations: Locations) -> TrialResult:
     """Of the study's one finished trial."""
-    done = [r for r in status.find("survivor", locations).rows if r.state == "complete"]
+    done = [r for r in status.find("survivor", locations).trials if r.state == "complete"]
     found = Store(locations.root).trial(str(done[0].attrs["cell"]))
     assert found
     assert len(done) == 1

@@ -395,11 +395,11 @@ def test_law_9_a_trial_killed_between_its_notes_does_not_orphan_an_earlier_recor
     for notes in ({"cell": context.cell(BASE), "record": "first"}, {"cell": context.cell(BASE)}):
         ledger = Ledger(study, locations.storage, identity)
         ledger.recover()
-        ticket = ledger.take()
-        assert ticket is not None
-        ledger.note(ticket, **notes)
+        trial = ledger.take()
+        assert trial is not None
+        ledger.note(trial, **notes)
     assert sweep.run(study, Listener(), locations).trained == 1
-    last = status.find("orphan", locations).rows[-1]
+    last = status.find("orphan", locations).trials[-1]
     assert (last.state, last.attrs["record"]) == ("complete", "first")
     assert not list(locations.outbox.glob("*.jsonl"))
 

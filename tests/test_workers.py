@@ -66,16 +66,16 @@ def test_four_workers_asked_for_thirty_trials_run_thirty(storage: str) -> None:
             source = random.Random(number)
             ledger = Ledger(PER_ARM, storage, IDENTITY, start_id)
             while True:
-                if ticket := ledger.take():
+                if trial := ledger.take():
                     time.sleep(source.uniform(0, 0.02))
-                    ledger.complete(ticket, source.random())
+                    ledger.complete(trial, source.random())
                 elif ledger.busy():
                     time.sleep(0.05)
                 else:
                     os._exit(0)
         pids.append(pid)
     assert [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids] == [0] * 4
-    rows = reader.read("crowd", storage).rows
+    rows = reader.read("crowd", storage).trials
     assert [row.state for row in rows] == ["complete"] * 30 == ["complete"] * PER_ARM.n_trials
     assert len({row.attrs["worker"] for row in rows}) > 1
     cells = [tuple(sorted(row.params.items())) for row in rows]
@@ -96,7 +96,7 @@ HALVED = Study(
 
 
 class Tickets:
-    """Counts the tickets that several processes take."""
+    """Counts the trials that several processes take."""
 
     def __init__(self, until: int) -> None:
         self.left = multiprocessing.get_context("fork").Value("i", until)
@@ -110,18 +110,20 @@ class Tickets:
 def halve(storage: str, start_id: str, pause_s: float, deadly: Tickets | None = None) -> None:
     """Work on HALVED, whose loss tells only of the rank, until there is nothing left.
 
-    Whoever draws the `deadly` one of the tickets that all have taken dies of it."""
+    Whoever draws the `deadly` one of the trials that all have taken dies of it."""
     ledger = Ledger(HALVED, storage, IDENTITY, start_id)
     while True:
-        if ticket := ledger.take():
+        if trial := ledger.take():
             if deadly and deadly.draw():
                 os.kill(os.getpid(), signal.SIGKILL)
             time.sleep(random.uniform(0, pause_s))
-            ledger.tell(ticket, ticket.until or SPEC.trained_tokens, loss := 3 / ticket.spec.rank)
-            if ticket.until:
-                ledger.rest(ticket)
+            ledger.tell(
+                trial, ledger.until(trial) or SPEC.trained_tokens, loss := 3 / trial.spec.rank
+            )
+            if ledger.until(trial):
+                ledger.rest(trial)
             else:
-                ledger.complete(ticket, loss)
+                ledger.complete(trial, loss)
         elif ledger.busy():
             time.sleep(0.05)
             ledger.recover()
@@ -143,7 +145,11 @@ def test_law_7_workers_halve_as_one_does_also_where_one_dies(storage: str, tmp_p
     codes = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids]
     assert sorted(codes) == [-signal.SIGKILL, 0, 0, 0]
     found, expected = (
-        {row.key: (row.state, row.value) for row in reader.read("halved", url).rows if row.is_done}
+        {
+            row.key: (row.state, row.value)
+            for row in reader.read("halved", url).trials
+            if row.is_done
+        }
         for url in (storage, alone)
     )
     assert found == expected
@@ -159,10 +165,10 @@ def test_a_cell_that_kills_its_workers_is_left_after_three(tmp_path: Path) -> No
     for _ in range(10):
         if not (pid := os.fork()):
             ledger = Ledger(study, storage, IDENTITY, watcher.start_id)
-            while ticket := ledger.take():
-                if ticket.spec.remove == "first":
+            while trial := ledger.take():
+                if trial.spec.remove == "first":
                     os.kill(os.getpid(), signal.SIGKILL)
-                ledger.complete(ticket, 1.0)
+                ledger.complete(trial, 1.0)
             os._exit(0)
         code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
         if code == 0:
@@ -205,7 +211,7 @@ def test_a_killed_worker_is_replaced_and_its_trial_goes_on(
         while not killed:
             time.sleep(0.1)
             for path in locations.root.glob("cells/*/checkpoints"):
-                rows = reader.read("crew", locations.storage).rows
+                rows = reader.read("crew", locations.storage).trials
                 running = [row for row in rows if row.state == "running"]
                 if path.is_dir() and running:
                     pid = int(str(running[0].attrs["worker"]).split(":")[1])

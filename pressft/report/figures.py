@@ -14,7 +14,7 @@ from pressft.report.tables import interval, number, short
 from pressft.spec import WHOLE
 from pressft.study import scans
 from pressft.study.reader import Stored
-from pressft.study.trials import Row
+from pressft.study.trials import Trial
 
 N_COLOURS = 7  # arms with a colour of their own; the others are grey
 TOP = 4  # times the median untrained perplexity: above, a layer is an arrow with a number
@@ -65,7 +65,7 @@ def styles(finding: Finding) -> dict[str, Style]:
 def learning(
     finding: Finding,
     done: Mapping[str, Sequence[Done]],
-    rows: Sequence[Row],
+    rows: Sequence[Trial],
     looks: Mapping[str, Style],
 ) -> Iterator[Figure]:
     """Loss of training and validation by tokens, whole and reduced models overlaid."""
@@ -79,7 +79,7 @@ def learning(
         yield Figure(caption, svg)
 
 
-def _apart(finding: Finding, rows: Sequence[Row]) -> tuple[set[str], list[str]]:
+def _apart(finding: Finding, rows: Sequence[Trial]) -> tuple[set[str], list[str]]:
     """Arms whose curves fit one picture, and labels of those far above: at their end, or, where
     all trials of an arm ended early, at their first validation."""
     ends = {arm.arm: arm.trained.validation for arm in finding.arms if arm.trained}
@@ -97,7 +97,7 @@ def _apart(finding: Finding, rows: Sequence[Row]) -> tuple[set[str], list[str]]:
 
 
 def _early(
-    rows: Sequence[Row], near: Container[str], looks: Mapping[str, Style]
+    rows: Sequence[Trial], near: Container[str], looks: Mapping[str, Style]
 ) -> Iterator[Series]:
     """Validation of the trials that ended early, as far as it went."""
     early = [row for row in rows if row.losses and row.state != "complete" and row.arm in near]
@@ -175,14 +175,14 @@ def _levels(finding: Finding) -> list[Level]:
 
 def settings(found: Stored, looks: Mapping[str, Style]) -> Iterator[Figure]:
     """Validation loss against each setting that was varied."""
-    early = any(row.state == "pruned" for row in found.rows)
+    early = any(row.state == "pruned" for row in found.trials)
     note = "; hollow: ended early, at its last loss." if early else "."
     for name in found.varied:
         caption = f"Validation loss against {name.replace('_', ' ')}, every trial{note}"
-        yield Figure(caption, _setting(name, found.rows, looks))
+        yield Figure(caption, _setting(name, found.trials, looks))
 
 
-def _setting(name: str, rows: Sequence[Row], looks: Mapping[str, Style]) -> str:
+def _setting(name: str, rows: Sequence[Trial], looks: Mapping[str, Style]) -> str:
     """Every trial with a loss at its value of a setting."""
     series = []
     values: list[float] = []

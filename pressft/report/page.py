@@ -90,7 +90,7 @@ def _sections(
     """What the charts show, in the order of a reader's questions."""
     costs = [tables.costs(finding.arms)] if any(arm.cost for arm in finding.arms) else []
     for section in (
-        Section("How they learnt", list(figures.learning(finding, done, found.rows, looks))),
+        Section("How they learnt", list(figures.learning(finding, done, found.trials, looks))),
         Section("Layer by layer", [figures.depth(finding, found, looks, locations.root)]),
         Section(
             "What the settings do",
@@ -187,7 +187,7 @@ def _continuations(
         if after and after.answers:
             yield "trained", after.answers.greedy
         return
-    noted = (r.attrs.get("untrained") for r in found.rows if r.arm == arm.arm)
+    noted = (r.attrs.get("untrained") for r in found.trials if r.arm == arm.arm)
     key = next(filter(None, noted), None)  # a trial killed at once has noted nothing
     before = store.untrained(str(key)) if key else None
     if before:
@@ -199,9 +199,9 @@ def _continuations(
 
 def _importance(found: Stored) -> list[Table]:
     """How much of the validation loss each setting accounts for, where several were tried."""
-    if sum(row.state == "complete" for row in found.rows) < MIN_TRIALS:
+    if sum(row.state == "complete" for row in found.trials) < MIN_TRIALS:
         return []
-    shares = importances(found.rows, found.definition["space"])
+    shares = importances(found.trials, found.definition["space"])
     if len(shares) < 2:
         return []
     rows = tuple((name.replace("_", " "), f"{share:.0%}") for name, share in shares.items())

@@ -12,9 +12,9 @@ from pressft.report.finding import Done, Finding
 from pressft.spec import WHOLE
 from pressft.study import reader, scans
 from pressft.study.locations import Locations
-from pressft.study.reader import Running, Stored
+from pressft.study.reader import Stored
 from pressft.study.results import Store
-from pressft.study.trials import Row
+from pressft.study.trials import Trial
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,25 +57,24 @@ def look(study: str, locations: Locations) -> Look:
         UsageError, MissingError: as `find`.
     """
     found, store = find(study, locations), Store(locations.root)
-    keys = {row.arm: str(row.attrs["untrained"]) for row in found.rows if "untrained" in row.attrs}
+    keys = {
+        trial.arm: str(trial.attrs["untrained"])
+        for trial in found.trials
+        if "untrained" in trial.attrs
+    }
     untrained = {
         arm: (cut, store.cost(key), store.answers(key))
         for arm, key in sorted(keys.items(), key=_whole_first)
         if (cut := store.untrained(key))
     }
-    trials = by_arm(found.rows, store)
+    trials = by_arm(found.trials, store)
     chosen = {arm: arms.choose(done) for arm, done in trials.items()}
     answers_by_arm = {
         arm: store.answers(done[0].result.cell) for arm, done in chosen.items() if done
     }
     scan = scans.find(locations.root, found.weights, found.corpus.split("+")[0])
-    early = Counter(row.arm for row in found.rows if row.state == "pruned")
+    early = Counter(trial.arm for trial in found.trials if trial.state == "pruned")
     return Look(found, trials, arms.finding(untrained, trials, answers_by_arm, scan, early))
-
-
-def running(study: str, locations: Locations) -> list[Running]:
-    """The trials of a stored study that are at work."""
-    return reader.running(study, locations.storage)
 
 
 def is_done(found: Stored) -> bool:
@@ -85,30 +84,30 @@ def is_done(found: Stored) -> bool:
 
 def progress(found: Stored) -> str:
     """How many trials are done, ended early, rest, failed."""
-    early = sum(row.state == "pruned" for row in found.rows)
-    done = {row.key for row in found.rows if row.state != "fail"}
-    failed = {row.key for row in found.rows if row.state == "fail"} - done
+    early = sum(trial.state == "pruned" for trial in found.trials)
+    done = {trial.key for trial in found.trials if trial.state != "fail"}
+    failed = {trial.key for trial in found.trials if trial.state == "fail"} - done
     text = f"{_done(found)} of {max(found.asked, _done(found))} trials done"
     text += f", {early} of them ended early" if early else ""
-    resting = sum(row.rests for row in found.rows)
+    resting = sum(trial.rests for trial in found.trials)
     text += f", {resting} rest at a rung" if resting else ""
     return text + (f", {len(failed)} failed" if failed else "")
 
 
 def _done(found: Stored) -> int:
-    return sum(row.is_done for row in found.rows)
+    return sum(trial.is_done for trial in found.trials)
 
 
-def by_arm(rows: Sequence[Row], store: Store) -> dict[str, list[Done]]:
+def by_arm(trials: Sequence[Trial], store: Store) -> dict[str, list[Done]]:
     """The complete trials that have a result, by arm."""
     found: dict[str, list[Done]] = {}
-    for row in rows:
-        cell = str(row.attrs.get("cell", ""))
-        if row.state == "complete" and row.value is not None and store.has(cell):
-            params = {name: value for name, value in row.params.items() if name != "seed"}
+    for trial in trials:
+        cell = str(trial.attrs.get("cell", ""))
+        if trial.state == "complete" and trial.value is not None and store.has(cell):
+            params = {name: value for name, value in trial.params.items() if name != "seed"}
             config = json.dumps(params, sort_keys=True)
-            done = Done(row.number, config, row.value, partial(store.known, cell))
-            found.setdefault(row.arm, []).append(done)
+            done = Done(trial.number, config, trial.value, partial(store.known, cell))
+            found.setdefault(trial.arm, []).append(done)
     return found
 
 

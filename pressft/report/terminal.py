@@ -12,8 +12,8 @@ from rich.table import Table
 
 from pressft.report import tables
 from pressft.report.finding import Finding
-from pressft.study.reader import Running
 from pressft.study.scans import Scan
+from pressft.study.trials import Trial
 
 if TYPE_CHECKING:
     from pressft.plan import Forecast
@@ -30,40 +30,53 @@ def finding(found: Finding, *, as_json: bool) -> None:
         typer.echo(line)
 
 
-def status(found: Finding, progress: str, running: Sequence[Running], *, as_json: bool) -> None:
-    """Print how far a study is: its tables, and the trials at work."""
+def status(found: Finding, progress: str, running: Sequence[Trial], *, as_json: bool) -> None:
+    """Print how far a study is: its tables, and the running trials."""
     if as_json:
-        trials = [dataclasses.asdict(trial) for trial in running]
+        trials = [_as_json(trial) for trial in running]
         typer.echo(
             json.dumps(found.as_json() | {"progress": progress, "running": trials}, indent=2)
         )
         return
     finding(found, as_json=False)
     if running:
-        Console().print(_table(_at_work(running)))
+        Console().print(_table(_running(running)))
     typer.echo(progress)
 
 
-def live(found: Finding, progress: str, running: Sequence[Running]) -> Group:
-    """The first table, the trials at work and the progress, to be drawn again and again."""
+def live(found: Finding, progress: str, running: Sequence[Trial]) -> Group:
+    """The first table, the running trials and the progress, to be drawn again and again."""
     parts = [_table(tables.of(found)[0])] if found.arms else []
-    parts += [_table(_at_work(running))] if running else []
+    parts += [_table(_running(running))] if running else []
     return Group(*parts, progress)
 
 
-def _at_work(running: Sequence[Running]) -> tables.Table:
+def _running(running: Sequence[Trial]) -> tables.Table:
     rows = tuple(
         (
             str(trial.number),
             trial.arm,
             trial.worker,
-            f"{trial.tokens:,} of {trial.of:,}",
-            f"{trial.loss:.3f}" if trial.loss is not None else "-",
+            f"{trial.tokens:,} of {trial.spec.trained_tokens:,}",
+            f"{trial.losses[-1][1]:.3f}" if trial.losses else "-",
         )
         for trial in running
     )
     header = ("trial", "arm", "worker", "tokens", "validation")
-    return tables.Table("At work, as of the last validation; loss in nats a token.", header, rows)
+    return tables.Table(
+        "Running trials, as of the last validation; loss in nats per token.", header, rows
+    )
+
+
+def _as_json(trial: Trial) -> dict[str, Any]:
+    return {
+        "number": trial.number,
+        "arm": trial.arm,
+        "worker": trial.worker,
+        "tokens": trial.tokens,
+        "of": trial.spec.trained_tokens,
+        "loss": trial.losses[-1][1] if trial.losses else None,
+    }
 
 
 def _table(table: tables.Table) -> Table:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from pressft.spec import WHOLE, TrialSpec
 from pressft.study.study import Study
-from pressft.study.trials import Row
+from pressft.study.trials import Trial
 
 KEPT = 3  # one in so many goes on
 
@@ -25,8 +25,8 @@ KEPT = 3  # one in so many goes on
 class Verdict:
     """The resting trials that go on, in order, and those that end, each with why."""
 
-    onward: tuple[Row, ...]
-    behind: tuple[tuple[Row, str], ...]
+    onward: tuple[Trial, ...]
+    behind: tuple[tuple[Trial, str], ...]
 
 
 def of(spec: TrialSpec) -> tuple[int, ...]:
@@ -51,10 +51,10 @@ class Rungs:
             return None
         return next((tokens for tokens in self._at if tokens > seen), None)
 
-    def first_loss(self, row: Row) -> float | None:
+    def first_loss(self, trial: Trial) -> float | None:
         """What trials that went on to different lengths are compared by: the loss at the first
         rung; the last one where there are no rungs."""
-        return self._loss(row, self._at[0]) if self._at else row.value
+        return self._loss(trial, self._at[0]) if self._at else trial.value
 
     def share(self) -> float:
         """Share of the tokens of all trials that is trained on, if none fails."""
@@ -70,16 +70,16 @@ class Rungs:
         others = self._study.n_trials - first
         return (trained / base.trained_tokens + others) / self._study.n_trials
 
-    def verdict(self, rows: Sequence[Row]) -> Verdict:
+    def verdict(self, trials: Sequence[Trial]) -> Verdict:
         """What becomes of the trials that rest, of all those of cells not to be taken anew."""
         if not self._at:
             return Verdict((), ())
-        onward: list[Row] = []
-        behind: list[tuple[Row, str]] = []
-        field: dict[str, list[Row]] = {arm: [] for arm in self._study.arms()}
-        for row in {row.key: row for row in rows}.values():
-            if row.params["seed"] == self._study.seeds[0] and row.arm in field:
-                field[row.arm].append(row)
+        onward: list[Trial] = []
+        behind: list[tuple[Trial, str]] = []
+        field: dict[str, list[Trial]] = {arm: [] for arm in self._study.arms()}
+        for trial in {trial.key: trial for trial in trials}.values():
+            if trial.params["seed"] == self._study.seeds[0] and trial.arm in field:
+                field[trial.arm].append(trial)
         n_arms = len(field)
         field = {arm: had for arm, had in field.items() if len(had) >= self._study.n_first}
         for rung in self._at:
@@ -89,39 +89,39 @@ class Rungs:
             ranked = {arm: self._ranked(had, rung) for arm, had in field.items()}
             kept = {arm: best[: _few(len(field[arm]))] for arm, best in ranked.items() if best}
             for arm, best in kept.items():
-                lost = (row for row in ranked[arm][len(best) :] if row.rests)
-                behind += [(row, self._why(row, rung, best[0], "it is")) for row in lost]
+                lost = (trial for trial in ranked[arm][len(best) :] if trial.rests)
+                behind += [(trial, self._why(trial, rung, best[0], "it is")) for trial in lost]
             for arm, ahead in self._lost_arms(kept, rung):
-                lost = (row for row in kept.pop(arm) if row.rests)
-                behind += [(row, self._why(row, rung, ahead, "its arm is")) for row in lost]
-            at_rung = (row for best in kept.values() for row in best if row.rests)
-            onward += [row for row in at_rung if row.tokens <= rung]
+                lost = (trial for trial in kept.pop(arm) if trial.rests)
+                behind += [(trial, self._why(trial, rung, ahead, "its arm is")) for trial in lost]
+            at_rung = (trial for best in kept.values() for trial in best if trial.rests)
+            onward += [trial for trial in at_rung if trial.tokens <= rung]
             field, n_arms = kept, len(kept)
         return Verdict(tuple(onward), tuple(behind))
 
-    def _lost_arms(self, kept: Mapping[str, Sequence[Row]], rung: int) -> list[tuple[str, Row]]:
+    def _lost_arms(self, kept: Mapping[str, Sequence[Trial]], rung: int) -> list[tuple[str, Trial]]:
         """The arms that end at a rung, each with the best trial of those that do not."""
         cut = [arm for arm in kept if arm != WHOLE] if self._over_arms else []
         cut.sort(key=lambda arm: self._rank(kept[arm][0], rung))
         return [(arm, kept[cut[0]][0]) for arm in cut[_few(len(cut)) :]]
 
-    def _loss(self, row: Row, rung: int) -> float | None:
+    def _loss(self, trial: Trial, rung: int) -> float | None:
         """Validation loss after the tokens of a rung; None for a trial that has not seen them."""
-        return next((loss for tokens, loss in row.losses if tokens >= rung), row.value)
+        return next((loss for tokens, loss in trial.losses if tokens >= rung), trial.value)
 
-    def _rank(self, row: Row, rung: int) -> tuple[float, str]:
-        loss = self._loss(row, rung)
-        return math.inf if loss is None else loss, row.key
+    def _rank(self, trial: Trial, rung: int) -> tuple[float, str]:
+        loss = self._loss(trial, rung)
+        return math.inf if loss is None else loss, trial.key
 
-    def _all_there(self, rows: Iterable[Row], rung: int) -> bool:
-        return all(row.state == "fail" or self._loss(row, rung) is not None for row in rows)
+    def _all_there(self, trials: Iterable[Trial], rung: int) -> bool:
+        return all(trial.state == "fail" or self._loss(trial, rung) is not None for trial in trials)
 
-    def _ranked(self, rows: Iterable[Row], rung: int) -> list[Row]:
+    def _ranked(self, trials: Iterable[Trial], rung: int) -> list[Trial]:
         """Those that have not failed, the best first."""
-        return sorted((r for r in rows if r.state != "fail"), key=lambda r: self._rank(r, rung))
+        return sorted((r for r in trials if r.state != "fail"), key=lambda r: self._rank(r, rung))
 
-    def _why(self, row: Row, rung: int, best: Row, who: str) -> str:
-        loss, ahead = self._loss(row, rung), self._loss(best, rung)
+    def _why(self, trial: Trial, rung: int, best: Trial, who: str) -> str:
+        loss, ahead = self._loss(trial, rung), self._loss(best, rung)
         found = f"validation loss {loss:.4g}, best {ahead:.4g}"
         return f"after {rung:,} tokens {who} behind: {found}"
 

@@ -11,7 +11,6 @@ import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from typing import Any
 
 from optuna.distributions import (
@@ -27,21 +26,10 @@ from pressft.spec import TrialSpec, Value
 from pressft.study import database, sampling, storage
 from pressft.study.halving import Rungs
 from pressft.study.liveness import LEASE_S, is_gone, worker_name
-from pressft.study.reader import Running, at_work
+from pressft.study.reader import with_losses
 from pressft.study.sampling import OneArm, Planner, settled
 from pressft.study.study import Study, difference, grows
-from pressft.study.trials import Row, row_of
-
-
-@dataclass(frozen=True, slots=True)
-class Ticket:
-    """A trial to run: its number in the storage, what to run, and after how many tokens it is to
-    rest until others of its arm have come so far."""
-
-    number: int
-    spec: TrialSpec
-    params: Mapping[str, Value]
-    until: int | None = None
+from pressft.study.trials import Trial
 
 
 class Ledger:
@@ -65,8 +53,7 @@ class Ledger:
         self.grown = ""  # what it asks for beyond what it did before
         self._ids: dict[int, int] = {}  # of open trials, by number
         self._alive: dict[int, float] = {}
-        self._rows: dict[int, Row] = {}  # that are over
-        self._unfinished: dict[int, int] = {}  # ids of the others, by number
+        self._over: dict[int, Trial] = {}  # by number: nothing of them changes any more
         self._start_id = start_id or uuid.uuid4().hex
         self._storage = storage.backend(address)
         self._study = storage.connect(self._storage, study.name, create=True)
@@ -74,7 +61,7 @@ class Ledger:
         self.ending = database.lock(address, f"{study.name}.end")
         self._pruner, self._rungs = sampling.pruner(study), Rungs(study)
         self._planner = Planner(study, self._rungs.first_loss)
-        self._behind: list[Row] = []  # ended, and nobody told of it
+        self._behind: list[Trial] = []  # ended, and nobody told of it
         self._heart: threading.Thread | None = None
         with storage.opening(), self._lock:
             self._define(_completed(study.definition() | dict(identity)))
@@ -126,26 +113,25 @@ class Ledger:
         """Name of the start, for the processes that are to share it."""
         return self._start_id
 
-    def recover(self, worker: str = "", reason: str = "its process died") -> list[Row]:
+    def recover(self, worker: str = "", reason: str = "its process died") -> list[Trial]:
         """Close the trials that dead processes left running, and return them: those of `worker`,
         or those of this machine's processes that are gone, and those that nobody has kept alive."""
         left = []
         with self._lock:
-            running = [row for row in self.rows() if row.state == "running"]
+            running = [trial for trial in self.trials() if trial.state == "running"]
             heard_since = self._storage.up_since() if running else 0.0
-            for row in running:
-                theirs = str(row.attrs.get("worker", ""))
-                alive = float(row.attrs.get("alive", 0.0))
-                ours = theirs == worker_name() and row.number not in self._ids
+            for trial in running:
+                theirs = str(trial.attrs.get("worker", ""))
+                alive = float(trial.attrs.get("alive", 0.0))
+                ours = theirs == worker_name() and trial.number not in self._ids
                 gone = ours or is_gone(theirs, alive, heard_since)
                 if theirs == worker if worker else gone:
-                    trial_id = self._unfinished[row.number]
-                    self._note(trial_id, died_in=self._start_id, fault=reason)
-                    if self._close(trial_id, TrialState.FAIL):
-                        left.append(row)
+                    self._note(trial.id, died_in=self._start_id, fault=reason)
+                    if self._close(trial.id, TrialState.FAIL):
+                        left.append(trial)
         return left
 
-    def take(self) -> Ticket | None:
+    def take(self) -> Trial | None:
         """The next trial, now running; None when there is none to take (see `busy`).
 
         Planning and taking are one step for all processes that work on the study: the budget is
@@ -153,7 +139,7 @@ class Ledger:
         """
         while True:
             with self._lock as lock:
-                had = settled(self.rows(), self._start_id)
+                had = settled(self.trials(), self._start_id)
                 if resting := self._onward(had):
                     return resting
                 params = self._planner.following(had)
@@ -162,30 +148,35 @@ class Ledger:
                 trial_id = self._make(params)
                 if lock.holds():
                     number = self._storage.get_trial(trial_id).number
-                    return self._ticket(number, trial_id, params, 0)
+                    base = self.design.base
+                    return self._ours(Trial(number, "running", params, None, {}, base, trial_id))
             # a restart of the database gave the lock away: another one may have the same cell
             self._close(trial_id, TrialState.FAIL)
 
-    def _ticket(self, number: int, trial_id: int, params: Mapping[str, Value], seen: int) -> Ticket:
-        """Of a running trial of ours that has seen so many tokens."""
-        self._ids[number], self._alive[number] = trial_id, time.time()
-        self._beat()
-        spec = self.design.spec(**params)
-        return Ticket(number, spec, params, self._rungs.until(spec, seen))
+    def until(self, trial: Trial) -> int | None:
+        """Tokens after which a trial is to rest until others of its arm have come so far; None: it
+        goes to its end."""
+        return self._rungs.until(trial.spec, trial.tokens)
 
-    def _onward(self, had: Sequence[Row]) -> Ticket | None:
+    def _ours(self, trial: Trial) -> Trial:
+        """A running trial, which this process keeps alive from here on."""
+        self._ids[trial.number], self._alive[trial.number] = trial.id, time.time()
+        self._beat()
+        return trial
+
+    def _onward(self, had: Sequence[Trial]) -> Trial | None:
         """A resting trial that goes on, now running; those that do not are ended."""
         verdict = self._rungs.verdict(had)
-        for row, why in verdict.behind:
-            trial_id = self._unfinished[row.number]
-            self._note(trial_id, pruned=why)
-            if self._close(trial_id, TrialState.PRUNED, row.losses[-1][1]):
-                self._behind.append(dataclasses.replace(row, attrs={**row.attrs, "pruned": why}))
-        for row in verdict.onward:
-            trial_id = self._unfinished[row.number]
-            self._note(trial_id, worker=worker_name(), alive=time.time())
-            if self._wake(trial_id):
-                return self._ticket(row.number, trial_id, row.params, row.tokens)
+        for trial, why in verdict.behind:
+            self._note(trial.id, pruned=why)
+            if self._close(trial.id, TrialState.PRUNED, trial.losses[-1][1]):
+                self._behind.append(
+                    dataclasses.replace(trial, attrs={**trial.attrs, "pruned": why})
+                )
+        for trial in verdict.onward:
+            self._note(trial.id, worker=worker_name(), alive=time.time())
+            if self._wake(trial.id):
+                return self._ours(dataclasses.replace(trial, state="running"))
         return None
 
     def _wake(self, trial_id: int) -> bool:
@@ -197,7 +188,7 @@ class Ledger:
         ours = found.user_attrs.get("worker") == worker_name()
         return bool(found.state == TrialState.RUNNING and ours)
 
-    def behind(self) -> list[Row]:
+    def behind(self) -> list[Trial]:
         """The trials that were ended at a rung since last asked."""
         found, self._behind = self._behind, []
         return found
@@ -215,8 +206,8 @@ class Ledger:
 
     def busy(self) -> bool:
         """Whether others are at work, whose ends may bring more to do."""
-        rows = self.rows()
-        return any(row.state == "running" and row.number not in self._ids for row in rows)
+        trials = self.trials()
+        return any(trial.state == "running" and trial.number not in self._ids for trial in trials)
 
     def _beat(self) -> None:
         """Keep the open trials alive in the storage, from a thread of our own: neither a long
@@ -236,18 +227,18 @@ class Ledger:
                         continue
                     self._alive[number] = time.time()
 
-    def note(self, ticket: Ticket, **attrs: Any) -> None:  # noqa: ANN401
+    def note(self, trial: Trial, **attrs: Any) -> None:  # noqa: ANN401
         """Keep facts about a running trial, as JSON, in the storage."""
-        self._note(self._ids[ticket.number], **attrs)
+        self._note(self._ids[trial.number], **attrs)
 
     def _note(self, trial_id: int, **attrs: Any) -> None:  # noqa: ANN401
         with suppress(UpdateFinishedTrialError):  # others took it for dead
             for name, value in attrs.items():
                 self._storage.set_trial_user_attr(trial_id, name, value)
 
-    def rest(self, ticket: Ticket) -> None:
+    def rest(self, trial: Trial) -> None:
         """Let a trial wait at its rung: it goes on, or ends, when others have come so far."""
-        trial_id = self._ids.pop(ticket.number)
+        trial_id = self._ids.pop(trial.number)
         self._note(trial_id, losses=self._losses(trial_id))
         with suppress(UpdateFinishedTrialError):  # others took it for dead
             self._storage.set_trial_state_values(trial_id, TrialState.WAITING)
@@ -256,50 +247,46 @@ class Ledger:
         """Of validation, by tokens seen."""
         return sorted(self._storage.get_trial(trial_id).intermediate_values.items())
 
-    def tell(self, ticket: Ticket, tokens: int, loss: float) -> None:
+    def tell(self, trial: Trial, tokens: int, loss: float) -> None:
         """Keep a validation loss after so many tokens."""
-        trial_id = self._ids[ticket.number]
+        trial_id = self._ids[trial.number]
         self._storage.set_trial_intermediate_value(trial_id, tokens, loss)
 
-    def should_prune(self, ticket: Ticket, tokens: int, loss: float) -> bool:
+    def should_prune(self, trial: Trial, tokens: int, loss: float) -> bool:
         """Keep a validation loss after so many tokens; whether the trial is to end there, for it
         is behind others of its arm."""
-        self.tell(ticket, tokens, loss)
-        trial_id = self._ids[ticket.number]
+        self.tell(trial, tokens, loss)
+        trial_id = self._ids[trial.number]
         first = self.design.seeds[0]
-        if (
-            self._pruner is None
-            or ticket.spec.seed != first
-            or tokens >= ticket.spec.trained_tokens
-        ):
+        if self._pruner is None or trial.spec.seed != first or tokens >= trial.spec.trained_tokens:
             return False
 
         def belongs(other: FrozenTrial) -> bool:
             params = other.user_attrs.get("params", {})
-            return (params.get("remove"), params.get("seed")) == (ticket.params["remove"], first)
+            return (params.get("remove"), params.get("seed")) == (trial.params["remove"], first)
 
         arm = OneArm(self._study, belongs)
         return bool(self._pruner.prune(arm, self._storage.get_trial(trial_id)))
 
-    def prune(self, ticket: Ticket, reason: str) -> None:
+    def prune(self, trial: Trial, reason: str) -> None:
         """Close a trial that ended early."""
-        losses = self._losses(self._ids[ticket.number])
-        self.note(ticket, pruned=reason, losses=losses)
-        self._close(self._ids.pop(ticket.number), TrialState.PRUNED, losses[-1][1])
+        losses = self._losses(self._ids[trial.number])
+        self.note(trial, pruned=reason, losses=losses)
+        self._close(self._ids.pop(trial.number), TrialState.PRUNED, losses[-1][1])
 
-    def complete(self, ticket: Ticket, value: float) -> bool:
+    def complete(self, trial: Trial, value: float) -> bool:
         """Close a trial with its validation loss; False where others took it for dead meanwhile,
         and run its cell again, or answer it from our result."""
         if self.design.pruning != "none":
-            self.note(ticket, losses=self._losses(self._ids[ticket.number]))
-        return self._close(self._ids.pop(ticket.number), TrialState.COMPLETE, value)
+            self.note(trial, losses=self._losses(self._ids[trial.number]))
+        return self._close(self._ids.pop(trial.number), TrialState.COMPLETE, value)
 
-    def fail(self, ticket: Ticket, fault: str, *, again: bool, interrupted: bool = False) -> None:
+    def fail(self, trial: Trial, fault: str, *, again: bool, interrupted: bool = False) -> None:
         """Close a trial without a value; with `again` the next start repeats the cell, of an
         `interrupted` one this start too, and from its checkpoint."""
         start_id = "" if interrupted else self._start_id
-        self.note(ticket, fault=fault, final=not again, failed_in=start_id, interrupted=interrupted)
-        self._close(self._ids.pop(ticket.number), TrialState.FAIL)
+        self.note(trial, fault=fault, final=not again, failed_in=start_id, interrupted=interrupted)
+        self._close(self._ids.pop(trial.number), TrialState.FAIL)
 
     def _close(self, trial_id: int, state: TrialState, value: float | None = None) -> bool:
         """Whether the trial is closed as we wanted it, by us or by a call whose answer was lost."""
@@ -320,21 +307,21 @@ class Ledger:
         finally:
             self._storage.patience_s = database.PATIENCE_S
 
-    def rows(self) -> list[Row]:
+    def trials(self) -> list[Trial]:
         """All trials, by number."""
-        found = self._storage.read(self._study._study_id, self._rows)
-        new = {trial.number: row_of(trial) for trial in found}
-        self._rows |= {trial.number: new[trial.number] for trial in found if trial.is_over}
-        self._unfinished = {t.number: t.trial_id for t in found if not t.is_over}
-        return sorted((self._rows | new).values(), key=lambda row: row.number)
+        study_id, base = self._study._study_id, self.design.base
+        found = {t.number: t for t in self._storage.read(study_id, base, self._over)}
+        self._over |= {number: trial for number, trial in found.items() if trial.is_over}
+        return [trial for _, trial in sorted((self._over | found).items())]
 
-    def running(self) -> list[Running]:
-        """The trials at work, by number."""
-        return at_work(self._storage, self._study._study_id, self.design.base, self._rows)
+    def running(self) -> list[Trial]:
+        """The running trials by number, with their validation losses so far."""
+        found = (trial for trial in self.trials() if trial.state == "running")
+        return [with_losses(self._storage, trial) for trial in found]
 
     def n_open(self) -> int:
         """Trials still to be run, as far as it is known now."""
-        over = [row for row in self.rows() if row.is_done or row.attrs.get("final")]
+        over = [trial for trial in self.trials() if trial.is_done or trial.attrs.get("final")]
         return max(0, self.design.n_trials - len(over))
 
 

@@ -1,7 +1,7 @@
 """A study as its storage has it, for those who only look, or close what nobody works on."""
 
 import dataclasses
-from collections.abc import Container, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,7 @@ from optuna.trial import TrialState
 from pressft.spec import TrialSpec
 from pressft.study import storage
 from pressft.study.liveness import is_gone
-from pressft.study.trials import Row, row_of
+from pressft.study.trials import Trial
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,12 +22,17 @@ class Stored:
     base: TrialSpec
     weights: str
     corpus: str
-    rows: list[Row]
+    trials: list[Trial]
     definition: Mapping[str, Any]
     question: str
     asked: int
     prompts: Mapping[str, Any]
     environment: Mapping[str, Any]
+
+    @property
+    def running(self) -> list[Trial]:
+        """The running trials by number, with their validation losses so far."""
+        return [trial for trial in self.trials if trial.state == "running"]
 
     @property
     def varied(self) -> list[str]:
@@ -40,56 +45,11 @@ class Stored:
             and not any(isinstance(value, str) for value in values if isinstance(values, list))
         ]
 
-    def spec(self, row: Row) -> TrialSpec:
-        """What a trial ran."""
-        return dataclasses.replace(self.base, **dict(row.params))  # type: ignore[arg-type]
 
-
-@dataclass(frozen=True, slots=True)
-class Running:
-    """A trial at work: who has it, and how far it is by its last validation."""
-
-    number: int
-    arm: str
-    worker: str
-    tokens: int
-    of: int
-    loss: float | None  # of validation, nats a token
-
-    def __str__(self) -> str:
-        """Arm, tokens and loss in a few words."""
-        loss = "" if self.loss is None else f", loss {self.loss:.3f}"
-        return f"{self.arm} {self.tokens:,} of {self.of:,} tokens{loss}"
-
-
-def running(name: str, address: str) -> list[Running]:
-    """The trials at work, by number.
-
-    Raises:
-        As `read`.
-    """
-    opened = storage.backend(address)
-    study = storage.connect(opened, name, create=False)
-    base = TrialSpec(**study.user_attrs["definition"]["base"])
-    return at_work(opened, study._study_id, base)
-
-
-def at_work(
-    opened: storage.Patient, study_id: int, base: TrialSpec, over: Container[int] = ()
-) -> list[Running]:
-    """The trials at work, of those not known to be `over`."""
-    found = []
-    for trial in opened.read(study_id, over):
-        if trial.state != TrialState.RUNNING:
-            continue
-        row, seen = row_of(trial), opened.get_trial(trial.trial_id).intermediate_values
-        spec = dataclasses.replace(base, **dict(row.params))  # type: ignore[arg-type]
-        tokens = max(seen, default=0)
-        worker = str(row.attrs.get("worker", ""))
-        found.append(
-            Running(row.number, row.arm, worker, tokens, spec.trained_tokens, seen.get(tokens))
-        )
-    return found
+def with_losses(opened: storage.Patient, trial: Trial) -> Trial:
+    """A running trial with its validation losses so far."""
+    seen = sorted(opened.get_trial(trial.id).intermediate_values.items())
+    return dataclasses.replace(trial, attrs={**trial.attrs, "losses": seen})
 
 
 def read(name: str, address: str) -> Stored:
@@ -100,14 +60,18 @@ def read(name: str, address: str) -> Stored:
     """
     opened = storage.backend(address)
     study = storage.connect(opened, name, create=False)
-    definition = study.user_attrs["definition"]
-    base = TrialSpec(**definition["base"])
     attrs = study.user_attrs
+    definition = attrs["definition"]
+    base = TrialSpec(**definition["base"])
+    trials = [
+        with_losses(opened, trial) if trial.state == "running" else trial
+        for trial in opened.read(study._study_id, base)
+    ]
     return Stored(
         base=base,
         weights=definition["weights"],
         corpus=definition["corpus"],
-        rows=[row_of(trial) for trial in opened.read(study._study_id)],
+        trials=trials,
         definition=definition,
         question=attrs.get("question", ""),
         asked=attrs.get("asked", 0),
@@ -126,9 +90,9 @@ def names(address: str) -> list[str]:
         return sorted(optuna.get_all_study_names(storage.backend(address)))
 
 
-def is_dead(row: Row) -> bool:
+def is_dead(trial: Trial) -> bool:
     """Whether the process that had a running trial is gone."""
-    return is_gone(str(row.attrs.get("worker", "")), float(row.attrs.get("alive", 0.0)))
+    return is_gone(str(trial.attrs.get("worker", "")), float(trial.attrs.get("alive", 0.0)))
 
 
 def end(name: str, address: str, number: int) -> None:

@@ -23,27 +23,27 @@ from optuna.trial import FrozenTrial, TrialState
 
 from pressft.spec import Value
 from pressft.study.study import Choices, Range, Study
-from pressft.study.trials import Row, key
+from pressft.study.trials import Trial, key
 
 MAX_DEATHS = 3  # of processes at one cell since one start: then it is left
 REDRAWS = 20  # TPE repeats itself on small discrete spaces: so often we ask for a point not had yet
 COMPARED = 3  # trials of an arm that the median is taken of, at least
 
 
-def settled(rows: Sequence[Row], start_id: str) -> list[Row]:
+def settled(trials: Sequence[Trial], start_id: str) -> list[Trial]:
     """The rows whose cells are not to be taken: at work, done, or of no use to try again."""
-    deaths = Counter(row.key for row in rows if row.attrs.get("died_in") == start_id)
+    deaths = Counter(trial.key for trial in trials if trial.attrs.get("died_in") == start_id)
     return [
-        row
-        for row in rows
-        if row.is_done
-        or row.is_open
+        trial
+        for trial in trials
+        if trial.is_done
+        or trial.is_open
         or (
-            row.state == "fail"
+            trial.state == "fail"
             and (
-                row.attrs.get("final")
-                or row.attrs.get("failed_in") == start_id
-                or deaths[row.key] >= MAX_DEATHS
+                trial.attrs.get("final")
+                or trial.attrs.get("failed_in") == start_id
+                or deaths[trial.key] >= MAX_DEATHS
             )
         )
     ]
@@ -52,52 +52,52 @@ def settled(rows: Sequence[Row], start_id: str) -> list[Row]:
 class Planner:
     """What a study asks for, cell by cell."""
 
-    def __init__(self, study: Study, loss: Callable[[Row], float | None]) -> None:
+    def __init__(self, study: Study, loss: Callable[[Trial], float | None]) -> None:
         """Of this study; trials of an arm are compared by `loss`."""
         self._study, self._loss = study, loss
         grid = study.grid() if study.design == "grid" else []
         self._grid = [(key(params), params) for params in grid]
 
-    def following(self, had: Sequence[Row]) -> dict[str, Value] | None:
+    def following(self, had: Sequence[Trial]) -> dict[str, Value] | None:
         """Params of the next cell, given those that were had; None where there is none now."""
         if self._grid:
-            keys = {row.key for row in had}
+            keys = {trial.key for trial in had}
             return next((params for name, params in self._grid if name not in keys), None)
         return self._draw(had) or self._replicate(had)
 
-    def _draw(self, had: Sequence[Row]) -> dict[str, Value] | None:
+    def _draw(self, had: Sequence[Trial]) -> dict[str, Value] | None:
         """Params for the arm with the fewest trials, None when every arm has its share."""
         first = self._study.seeds[0]
-        drawn: dict[str, list[Row]] = {arm: [] for arm in self._study.arms()}
-        for row in had:
-            if row.params["seed"] == first:
-                drawn[row.arm].append(row)
-        arm, rows = min(drawn.items(), key=lambda item: len(item[1]))
-        if len(rows) >= self._study.trials:
+        drawn: dict[str, list[Trial]] = {arm: [] for arm in self._study.arms()}
+        for trial in had:
+            if trial.params["seed"] == first:
+                drawn[trial.arm].append(trial)
+        arm, trials = min(drawn.items(), key=lambda item: len(item[1]))
+        if len(trials) >= self._study.trials:
             return None
-        seen = {row.key for row in rows}
+        seen = {trial.key for trial in trials}
         within = {n: distribution(v) for n, v in self._study.within_arm().items()}
         for attempt in range(REDRAWS):
-            sampler = TPESampler(seed=len(rows) * REDRAWS + attempt, constant_liar=True)
+            sampler = TPESampler(seed=len(trials) * REDRAWS + attempt, constant_liar=True)
             scratch = optuna.create_study(sampler=sampler)
-            scratch.add_trials([_for_sampler(row, within, self._loss(row)) for row in rows])
+            scratch.add_trials([_for_sampler(trial, within, self._loss(trial)) for trial in trials])
             params = dict(scratch.ask(within).params) | {"seed": first, "remove": arm}
             if key(params) not in seen:
                 break
         return params
 
-    def _replicate(self, had: Sequence[Row]) -> dict[str, Value] | None:
+    def _replicate(self, had: Sequence[Trial]) -> dict[str, Value] | None:
         """The best of an arm with a seed it has not had; arms first, then seeds."""
-        keys = {row.key for row in had}
+        keys = {trial.key for trial in had}
         first, *others = self._study.seeds
         for seed in others:
             for arm in self._study.arms():
                 drawn = [r for r in had if r.arm == arm and r.params["seed"] == first]
-                if any(row.is_open for row in drawn):
+                if any(trial.is_open for trial in drawn):
                     continue  # the best of the arm is not known yet
                 scored = [r for r in drawn if r.state == "complete" and r.value is not None]
                 if scored:
-                    best = min(scored, key=lambda row: (row.value, row.number))
+                    best = min(scored, key=lambda trial: (trial.value, trial.number))
                     params = dict(best.params) | {"seed": seed}
                     if key(params) not in keys:
                         return params
@@ -131,29 +131,29 @@ def widened(old: BaseDistribution, new: BaseDistribution) -> BaseDistribution:
     )
 
 
-def importances(rows: Sequence[Row], space: Mapping[str, Any]) -> dict[str, float]:
+def importances(trials: Sequence[Trial], space: Mapping[str, Any]) -> dict[str, float]:
     """Share of the validation loss that each setting of `space`, as a definition has it, accounts
     for, most first (Optuna's PED-ANOVA); empty where nothing varies."""
     names = (*space, "seed")
     done = [
-        row
-        for row in rows
-        if row.state == "complete" and row.value is not None and row.params.keys() >= {*names}
+        trial
+        for trial in trials
+        if trial.state == "complete" and trial.value is not None and trial.params.keys() >= {*names}
     ]
     kinds: dict[str, BaseDistribution] = {}
     for name in names:
-        tried = tuple(dict.fromkeys(row.params[name] for row in done))
+        tried = tuple(dict.fromkeys(trial.params[name] for trial in done))
         if len(tried) > 1:
             asked = space.get(name)
             ends = Range(**asked) if isinstance(asked, Mapping) else Choices(*tried)
             kinds[name] = distribution(ends)
-    if not kinds or len({row.value for row in done}) < 2:
+    if not kinds or len({trial.value for trial in done}) < 2:
         return {}
     study = optuna.create_study()
-    for row in done:
-        params = {name: row.params[name] for name in kinds}
-        trial = optuna.trial.create_trial(params=params, distributions=kinds, value=row.value)
-        study.add_trial(trial)
+    for trial in done:
+        params = {name: trial.params[name] for name in kinds}
+        value = trial.value
+        study.add_trial(optuna.trial.create_trial(params=params, distributions=kinds, value=value))
     return dict(optuna.importance.get_param_importances(study))
 
 
@@ -180,11 +180,11 @@ class OneArm(optuna.Study):
 
 
 def _for_sampler(
-    row: Row, within: Mapping[str, BaseDistribution], loss: float | None
+    trial: Trial, within: Mapping[str, BaseDistribution], loss: float | None
 ) -> FrozenTrial:
     """A trial of the arm as its sampler sees it: a failed one is a bad one."""
-    params = {name: row.params[name] for name in within}
-    if loss is not None and row.state != "fail":
+    params = {name: trial.params[name] for name in within}
+    if loss is not None and trial.state != "fail":
         return optuna.trial.create_trial(params=params, distributions=dict(within), value=loss)
-    state = TrialState.RUNNING if row.state == "running" else TrialState.FAIL
+    state = TrialState.RUNNING if trial.state == "running" else TrialState.FAIL
     return optuna.trial.create_trial(params=params, distributions=dict(within), state=state)

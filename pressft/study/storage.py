@@ -5,20 +5,21 @@ import json
 import time
 from collections.abc import Callable, Container, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import wraps
 from typing import Any
 
 import optuna
 import sqlalchemy
 from optuna.samplers import RandomSampler
-from optuna.trial import TrialState
 
 from pressft.errors import MissingError, UsageError, meant
+from pressft.spec import TrialSpec
 from pressft.study.database import PATIENCE_S, address, is_away, lock, patiently
+from pressft.study.trials import Trial
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 
+DEFAULT = TrialSpec()
 FEW = 500  # trials that are asked for by id
 HURRY_S = 10.0  # the same, when a signal asked us to stop
 
@@ -32,22 +33,6 @@ def _patient(name: str) -> Callable[..., Any]:
         return patiently(lambda: self.attempt(call, args, options), lambda: self.patience_s)
 
     return again
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """A trial as it is stored, but for its intermediate values."""
-
-    trial_id: int
-    number: int
-    state: TrialState
-    value: float | None
-    attrs: dict[str, Any]
-
-    @property
-    def is_over(self) -> bool:
-        """Whether nothing of it changes any more."""
-        return bool(self.state.is_finished())
 
 
 class Patient(optuna.storages.RDBStorage):
@@ -84,28 +69,28 @@ class Patient(optuna.storages.RDBStorage):
 
         return max(self.trouble, float(patiently(ask, lambda: self.patience_s)))
 
-    def read(self, study_id: int, but: Container[int] = ()) -> list["Found"]:
+    def read(
+        self, study_id: int, base: TrialSpec = DEFAULT, but: Container[int] = ()
+    ) -> list[Trial]:
         """All trials by number, those numbered in `but` left out; three plain queries, where
         Optuna's own way builds objects: 10,000 trials in 0.5 s instead of 7."""
-        found = patiently(lambda: self._found(study_id, but), lambda: self.patience_s)
-        for trial in found:
-            if "params" not in trial.attrs:  # made by other hands
-                trial.attrs["params"] = self.get_trial(trial.trial_id).params
-        return list(found)
+        return list(
+            patiently(lambda: [*self._trials(study_id, base, but)], lambda: self.patience_s)
+        )
 
-    def _found(self, study_id: int, but: Container[int]) -> list["Found"]:
-        from optuna.storages._rdb.models import TrialModel as Trial
+    def _trials(self, study_id: int, base: TrialSpec, but: Container[int]) -> Iterator[Trial]:
+        from optuna.storages._rdb.models import TrialModel as Row
         from optuna.storages._rdb.models import TrialUserAttributeModel as Attribute
         from optuna.storages._rdb.models import TrialValueModel as Value
 
-        trials = sqlalchemy.select(Trial.trial_id, Trial.number, Trial.state)
+        trials = sqlalchemy.select(Row.trial_id, Row.number, Row.state)
         with self.engine.connect() as connection:
             # states first: a trial that is over by then has its value and its last attributes
-            ordered = trials.where(Trial.study_id == study_id).order_by(Trial.number)
+            ordered = trials.where(Row.study_id == study_id).order_by(Row.number)
             new = [row for row in connection.execute(ordered) if row.number not in but]
-            ids = sqlalchemy.select(Trial.trial_id).where(Trial.study_id == study_id)
+            ids = sqlalchemy.select(Row.trial_id).where(Row.study_id == study_id)
             if len(new) < FEW:
-                ids = ids.where(Trial.trial_id.in_([row.trial_id for row in new]))
+                ids = ids.where(Row.trial_id.in_([row.trial_id for row in new]))
             values = sqlalchemy.select(Value.trial_id, Value.value, Value.value_type)
             attributes = sqlalchemy.select(Attribute.trial_id, Attribute.key, Attribute.value_json)
             losses = {
@@ -116,12 +101,12 @@ class Patient(optuna.storages.RDBStorage):
             for row in connection.execute(attributes.where(Attribute.trial_id.in_(ids))):
                 if row.trial_id in attrs:
                     attrs[row.trial_id][row.key] = json.loads(row.value_json)
-        return [
-            Found(
-                row.trial_id, row.number, row.state, losses.get(row.trial_id), attrs[row.trial_id]
-            )
-            for row in new
-        ]
+        for row in new:
+            noted = attrs[row.trial_id]
+            # a trial made by other hands has params of Optuna's alone
+            params = noted.pop("params", None) or self.get_trial(row.trial_id).params
+            value, state = losses.get(row.trial_id), row.state.name.lower()
+            yield Trial(row.number, state, params, value, noted, base, row.trial_id)
 
     def widen(self, study_id: int, name: str, distribution: str) -> None:
         """Let a parameter's finished trials have more choices: those they had, and behind them new

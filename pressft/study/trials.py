@@ -1,33 +1,59 @@
-"""Trials as the ledger knows them: one row each."""
+"""A trial as its study knows it, whatever its state."""
 
+import dataclasses
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field
+from typing import Any
 
-from pressft.spec import Value
+from pressft.spec import TrialSpec, Value
 
-if TYPE_CHECKING:
-    from pressft.study.storage import Found
-
-RESTING = "waiting"  # Optuna's word for a trial that is to be taken up
+RESTING = "waiting"  # Optuna's word for a trial that is to be taken up again
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
-    """A trial as the ledger knows it; `value` is the validation loss in nats a token."""
+class Trial:
+    """A trial as the storage has it: what it changes of the study's `base` spec, how far it is.
+
+    `value` is the validation loss in nats per token; `attrs` are the facts noted of it, as JSON.
+    """
 
     number: int
     state: str  # waiting, running, complete, pruned, fail
     params: Mapping[str, Value]
     value: float | None
     attrs: Mapping[str, Any]
-    key: str  # of its params
+    base: TrialSpec = field(default_factory=TrialSpec, repr=False)
+    id: int = -1  # in the storage
+    key: str = field(init=False, repr=False)  # equal for equal params
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "key", key(self.params))
+
+    @property
+    def spec(self) -> TrialSpec:
+        """All settings of the trial."""
+        return dataclasses.replace(self.base, **dict(self.params))  # type: ignore[arg-type]
 
     @property
     def arm(self) -> str:
         """Value of `remove`, as named in the study."""
         return str(self.params["remove"])
+
+    @property
+    def cell(self) -> str:
+        """Name of its result, "" before it has one."""
+        return str(self.attrs.get("cell", ""))
+
+    @property
+    def worker(self) -> str:
+        """Name of the process that has or had it."""
+        return str(self.attrs.get("worker", ""))
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing of it changes any more."""
+        return self.state in {"complete", "pruned", "fail"}
 
     @property
     def is_done(self) -> bool:
@@ -41,25 +67,24 @@ class Row:
 
     @property
     def is_open(self) -> bool:
-        """Whether it is at work, or rests."""
+        """Whether it is running or rests."""
         return self.state == "running" or self.rests
 
     @property
     def losses(self) -> list[tuple[int, float]]:
-        """Tokens seen, validation loss there, as far as they were noted."""
+        """Tokens seen and validation loss there, as far as they are known."""
         return [(int(tokens), float(loss)) for tokens, loss in self.attrs.get("losses", ())]
 
     @property
     def tokens(self) -> int:
-        """Seen at its last validation, as far as it was noted."""
+        """Tokens seen at its last known validation."""
         return max((tokens for tokens, _ in self.losses), default=0)
 
-
-def row_of(found: "Found") -> Row:
-    """A stored trial as a row."""
-    attrs = dict(found.attrs)
-    params = attrs.pop("params")
-    return Row(found.number, found.state.name.lower(), params, found.value, attrs, key(params))
+    @property
+    def progress(self) -> str:
+        """Arm, tokens and last validation loss in a few words."""
+        loss = f", loss {self.losses[-1][1]:.3f}" if self.losses else ""
+        return f"{self.arm} {self.tokens:,} of {self.spec.trained_tokens:,} tokens{loss}"
 
 
 def key(params: Mapping[str, Value]) -> str:

@@ -58,7 +58,7 @@ class Display:
         whole: Sequence[Done],
     ) -> None:
         """Show what each cut run healed, measured against the best trained whole model."""
-        names = {row.number: row.attrs.get("record") for row in self.ledger.rows()}
+        names = {row.number: row.attrs.get("record") for row in self.ledger.trials()}
         best = finding.tested(whole)
         for arm, items in done.items():
             before = total(untrained[arm].test)
@@ -88,7 +88,7 @@ class Display:
 
     def _summarize(self) -> None:
         """Show the study as far as it is, where there is more than was shown before."""
-        n = sum(row.is_done for row in self.ledger.rows())
+        n = sum(row.is_done for row in self.ledger.trials())
         if n != self._shown and not self._shared:
             projection.show_study(self._tracker, self.ledger.design.name, self.locations)
         self._shown = n

@@ -13,8 +13,9 @@ from pressft.errors import UsageError
 from pressft.spec import TrialSpec
 from pressft.study import halving
 from pressft.study.halving import Rungs
-from pressft.study.ledger import Ledger, Ticket
+from pressft.study.ledger import Ledger
 from pressft.study.study import Choices, Range, Study
+from pressft.study.trials import Trial
 
 BASE = TrialSpec(model="tiny-llama", corpus="invented", tokens=9 * 64, batch=1, block=64)
 RATES = Choices(1e-5, 1e-4, 1e-3, 1e-2)
@@ -34,31 +35,31 @@ def storage(tmp_path: Path) -> str:
     return f"sqlite:///{tmp_path / 'optuna.db'}"
 
 
-def loss(ticket: Ticket, tokens: int) -> float:
+def loss(trial: Trial, tokens: int) -> float:
     """Falls with the tokens; 1e-3 is best in all arms, then 1e-2, 1e-4, 1e-5."""
-    rate = {1e-3: 0.0, 1e-2: 0.1, 1e-4: 0.2, 1e-5: 0.3}[round(ticket.spec.learning_rate, 6)]
-    return LEVEL[ticket.spec.remove] + rate + 1 / tokens
+    rate = {1e-3: 0.0, 1e-2: 0.1, 1e-4: 0.2, 1e-5: 0.3}[round(trial.spec.learning_rate, 6)]
+    return LEVEL[trial.spec.remove] + rate + 1 / tokens
 
 
-def go(ledger: Ledger, ticket: Ticket, seen: dict[int, int]) -> None:
+def go(ledger: Ledger, trial: Trial, seen: dict[int, int]) -> None:
     """Train to the next rung, or to the end."""
-    for step in ticket.spec.validated_at:
+    for step in trial.spec.validated_at:
         tokens = step * 64
-        if tokens > seen.get(ticket.number, 0):
-            assert not ledger.should_prune(ticket, tokens, loss(ticket, tokens))
-            seen[ticket.number] = tokens
-        if tokens == ticket.until:
-            ledger.rest(ticket)
+        if tokens > seen.get(trial.number, 0):
+            assert not ledger.should_prune(trial, tokens, loss(trial, tokens))
+            seen[trial.number] = tokens
+        if tokens == ledger.until(trial):
+            ledger.rest(trial)
             return
-    ledger.complete(ticket, loss(ticket, ticket.spec.trained_tokens))
+    ledger.complete(trial, loss(trial, trial.spec.trained_tokens))
 
 
 def finish(ledger: Ledger, at_once: int = 1, seed: int = 0) -> dict[int, int]:
     """All there is to do, by so many that are done in whatever order; tokens of each trial."""
     order, seen, at_work = random.Random(seed), {}, []
     while True:
-        while len(at_work) < at_once and (ticket := ledger.take()):
-            at_work.append(ticket)
+        while len(at_work) < at_once and (trial := ledger.take()):
+            at_work.append(trial)
         if not at_work:
             return seen
         go(ledger, at_work.pop(order.randrange(len(at_work))), seen)
@@ -103,7 +104,7 @@ def test_law_7_within_arms_every_arm_sees_the_same_tokens(storage: str) -> None:
     ledger = Ledger(GRID, storage, IDENTITY)
     tokens = finish(ledger)
     seen: Counter[str] = Counter()
-    for row in ledger.rows():
+    for row in ledger.trials():
         seen[row.arm] += tokens[row.number]
     assert len(set(seen.values())) == 1
 
@@ -123,22 +124,22 @@ def test_over_arms_the_best_third_of_the_cuts_goes_on_beside_the_whole_model(sto
 def test_a_trial_that_dies_behind_a_rung_goes_on_from_there(storage: str, tmp_path: Path) -> None:
     finish(Ledger(GRID, other := f"sqlite:///{tmp_path / 'other.db'}", IDENTITY))
     ledger, seen = Ledger(GRID, storage, IDENTITY), {}
-    while (ticket := ledger.take()) and ticket.until != 320:
-        go(ledger, ticket, seen)
-    assert ticket is not None  # it has passed the first rung; its process dies
+    while (trial := ledger.take()) and ledger.until(trial) != 320:
+        go(ledger, trial, seen)
+    assert trial is not None  # it has passed the first rung; its process dies
     ledger = Ledger(GRID, storage, IDENTITY)
-    assert [row.number for row in ledger.recover()] == [ticket.number]
+    assert [row.number for row in ledger.recover()] == [trial.number]
     finish(ledger)
     assert outcome(storage) == outcome(other)
 
 
 def test_a_trial_that_diverges_holds_nobody_up(storage: str) -> None:
     ledger, seen = Ledger(GRID, storage, IDENTITY), {}
-    while ticket := ledger.take():
-        if ticket.spec.learning_rate > 5e-4:
-            ledger.fail(ticket, "loss nan", again=False)
+    while trial := ledger.take():
+        if trial.spec.learning_rate > 5e-4:
+            ledger.fail(trial, "loss nan", again=False)
         else:
-            go(ledger, ticket, seen)
+            go(ledger, trial, seen)
     complete = {cell for cell, (state, _) in outcome(storage).items() if state == "COMPLETE"}
     assert complete == {(arm, 1e-4) for arm in GRID.arms()}
     assert ledger.n_open() == 0
@@ -156,19 +157,19 @@ def test_per_arm_the_best_is_repeated_once_it_is_known(storage: str) -> None:
     )
     ledger = Ledger(study, storage, IDENTITY)
     taken = []
-    while ticket := ledger.take():
-        taken.append(ticket)
-        if ticket.until:
-            tokens = ticket.until
-            ledger.tell(ticket, tokens, ticket.spec.learning_rate)
-            ledger.rest(ticket)
+    while trial := ledger.take():
+        taken.append(trial)
+        if ledger.until(trial):
+            tokens = ledger.until(trial)
+            ledger.tell(trial, tokens, trial.spec.learning_rate)
+            ledger.rest(trial)
         else:
-            ledger.complete(ticket, ticket.spec.learning_rate)
-    again = [ticket for ticket in taken if ticket.spec.seed == 1]
-    assert [ticket.until for ticket in again] == [None, None]  # trained whole
-    for ticket in again:
-        mine = [t.spec.learning_rate for t in taken if t.spec.remove == ticket.spec.remove]
-        assert ticket.spec.learning_rate == min(mine)
+            ledger.complete(trial, trial.spec.learning_rate)
+    again = [trial for trial in taken if trial.spec.seed == 1]
+    assert [ledger.until(trial) for trial in again] == [None, None]  # trained whole
+    for trial in again:
+        mine = [t.spec.learning_rate for t in taken if t.spec.remove == trial.spec.remove]
+        assert trial.spec.learning_rate == min(mine)
 
 
 def test_a_study_that_grows_compares_the_new_with_the_old(storage: str) -> None:

@@ -11,10 +11,10 @@ import pytest
 from pressft.errors import MissingError, RefusedError, UsageError
 from pressft.spec import TrialSpec
 from pressft.study import reader
-from pressft.study.ledger import Ledger, Ticket
+from pressft.study.ledger import Ledger
 from pressft.study.sampling import importances
 from pressft.study.study import Choices, Range, Study
-from pressft.study.trials import Row
+from pressft.study.trials import Trial
 
 BASE = TrialSpec(model="tiny-llama", corpus="invented")
 ARMS = Choices("none", "first", "last")
@@ -35,16 +35,16 @@ def storage(tmp_path: Path) -> str:
     return f"sqlite:///{tmp_path / 'optuna.db'}"
 
 
-def loss(ticket: Ticket) -> float:
+def loss(trial: Trial) -> float:
     """A made-up validation loss: the whole model best, a learning rate of 1e-3 best."""
-    return abs(ticket.spec.learning_rate - 1e-3) + (ticket.spec.remove != "none") * 100
+    return abs(trial.spec.learning_rate - 1e-3) + (trial.spec.remove != "none") * 100
 
 
-def finish(ledger: Ledger) -> list[Ticket]:
+def finish(ledger: Ledger) -> list[Trial]:
     done = []
-    while ticket := ledger.take():
-        ledger.complete(ticket, loss(ticket))
-        done.append(ticket)
+    while trial := ledger.take():
+        ledger.complete(trial, loss(trial))
+        done.append(trial)
     return done
 
 
@@ -79,9 +79,9 @@ def test_a_resumed_study_draws_what_it_would_have_drawn(storage: str, tmp_path: 
     done = []
     for _ in range(30):
         ledger = Ledger(PER_ARM, storage, IDENTITY)  # a new process after every trial
-        if ticket := ledger.take():
-            ledger.complete(ticket, loss(ticket))
-            done.append(ticket)
+        if trial := ledger.take():
+            ledger.complete(trial, loss(trial))
+            done.append(trial)
     assert [t.spec for t in done] == [t.spec for t in undisturbed]
 
 
@@ -114,9 +114,9 @@ def test_a_failed_cell_is_tried_again_and_a_diverged_one_is_not(storage: str) ->
 def test_trials_that_always_fail_end_a_start(storage: str, study: Study) -> None:
     ledger = Ledger(study, storage, IDENTITY)
     for _ in range(6 if study is GRID else 18):
-        ticket = ledger.take()
-        assert ticket is not None
-        ledger.fail(ticket, "no memory", again=True)
+        trial = ledger.take()
+        assert trial is not None
+        ledger.fail(trial, "no memory", again=True)
     assert ledger.take() is None
 
 
@@ -217,21 +217,21 @@ def test_law_7_pruning_compares_within_an_arm_by_tokens_seen(storage: str) -> No
     ledger = Ledger(PRUNED, storage, IDENTITY)
     pruned = []
     for number in range(15):
-        ticket = ledger.take()
-        assert ticket is not None
-        level = {"none": 1.0, "first": 50.0, "last": 5.0}[ticket.spec.remove]
+        trial = ledger.take()
+        assert trial is not None
+        level = {"none": 1.0, "first": 50.0, "last": 5.0}[trial.spec.remove]
         late = number >= 12  # the fifth of each arm: behind the others of its arm
-        if ledger.should_prune(ticket, 100, level + late):
-            ledger.prune(ticket, "behind")
-            pruned.append(ticket.spec.remove)
+        if ledger.should_prune(trial, 100, level + late):
+            ledger.prune(trial, "behind")
+            pruned.append(trial.spec.remove)
         else:
-            ledger.complete(ticket, level)
+            ledger.complete(trial, level)
     assert sorted(pruned) == ["first", "last", "none"]
-    rows = reader.read("per-arm", storage).rows
+    rows = reader.read("per-arm", storage).trials
     assert {row.state for row in rows[12:]} == {"pruned"}
     assert {row.attrs["pruned"] for row in rows[12:]} == {"behind"}
     again = finish(Ledger(PRUNED, storage, IDENTITY))  # replicates of the best; none is retried
-    assert {ticket.spec.seed for ticket in again} == {1}
+    assert {trial.spec.seed for trial in again} == {1}
     assert Ledger(PRUNED, storage, IDENTITY).n_open() == 0
     study = optuna.load_study(study_name="per-arm", storage=storage)
     assert sum(t.state == optuna.trial.TrialState.PRUNED for t in study.trials) == 3
@@ -240,13 +240,13 @@ def test_law_7_pruning_compares_within_an_arm_by_tokens_seen(storage: str) -> No
 def test_law_6_a_replicate_is_never_pruned_and_no_trial_at_its_end(storage: str) -> None:
     ledger = Ledger(PRUNED, storage, IDENTITY)
     for _ in range(12):
-        ticket = ledger.take()
-        assert ticket is not None
-        assert not ledger.should_prune(ticket, 10, 1.0)
-        ledger.complete(ticket, 1.0)
-    ticket = ledger.take()
-    assert ticket is not None
-    assert not ledger.should_prune(ticket, ticket.spec.trained_tokens, 9.0)
+        trial = ledger.take()
+        assert trial is not None
+        assert not ledger.should_prune(trial, 10, 1.0)
+        ledger.complete(trial, 1.0)
+    trial = ledger.take()
+    assert trial is not None
+    assert not ledger.should_prune(trial, trial.spec.trained_tokens, 9.0)
 
 
 def test_the_setting_that_moves_the_loss_is_the_important_one() -> None:
@@ -255,10 +255,9 @@ def test_the_setting_that_moves_the_loss_is_the_important_one() -> None:
         for arm, rank, rate in itertools.product(("none", "1"), (2, 4, 8), (1e-4, 1e-3, 1e-2))
     ]
     rows = [
-        Row(n, "complete", it, 3.0 + int(str(it["rank"])) / 8, {}, str(n))
-        for n, it in enumerate(params)
+        Trial(n, "complete", it, 3.0 + int(str(it["rank"])) / 8, {}) for n, it in enumerate(params)
     ]
-    early = Row(18, "pruned", params[0], 99.0, {}, "18")
+    early = Trial(18, "pruned", params[0], 99.0, {})
     space = {
         "remove": ["none", "1"],
         "rank": [2, 4, 8],

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from pressft.spec import TrialSpec
-from pressft.study.ledger import Ledger, Ticket
+from pressft.study.ledger import Ledger
 from pressft.study.study import Choices, Range, Study
+from pressft.study.trials import Trial
 
 BASE = TrialSpec(model="tiny-llama", corpus="invented")
 IDENTITY = {"weights": "w", "corpus": "c"}
@@ -39,7 +40,7 @@ class Workers(RuleBasedStateMachine):
         self.folder = Path(tempfile.mkdtemp())
         self.url = f"sqlite:///{self.folder / 'optuna.db'}"
         self.random = random.Random(0)
-        self.open: list[tuple[Ledger, Ticket]] = []
+        self.open: list[tuple[Ledger, Trial]] = []
         self.done: Counter[str] = Counter()
         self.diverged: Counter[str] = Counter()
         self.start()
@@ -58,51 +59,51 @@ class Workers(RuleBasedStateMachine):
     @rule()
     def take(self) -> None:
         ledger = self.ledger
-        if ticket := ledger.take():
-            cell = repr(ticket.spec)
+        if trial := ledger.take():
+            cell = repr(trial.spec)
             assert cell not in {repr(other.spec) for _, other in self.open}
             assert not self.done[cell]
             assert not self.diverged[cell]
-            self.open.append((ledger, ticket))
+            self.open.append((ledger, trial))
 
     @precondition(lambda self: self.open)
     @rule(how=st.sampled_from(["complete", "complete", "fail", "diverge", "stop"]), data=st.data())
     def leave(self, how: str, data: st.DataObject) -> None:
         place = data.draw(st.integers(0, len(self.open) - 1))
-        ledger, ticket = self.open.pop(place)
+        ledger, trial = self.open.pop(place)
         if how == "complete":
-            self.come_to_an_end(ledger, ticket)
+            self.come_to_an_end(ledger, trial)
         else:
             final = how == "diverge"
-            ledger.fail(ticket, how, again=not final, interrupted=how == "stop")
-            self.diverged[repr(ticket.spec)] += final
+            ledger.fail(trial, how, again=not final, interrupted=how == "stop")
+            self.diverged[repr(trial.spec)] += final
 
     @invariant()
     def each_cell_is_done_once_and_no_more_than_asked(self) -> None:
         assert all(n == 1 for n in self.done.values())
         assert sum(self.done.values()) + len(self.open) <= self.study.n_trials
-        running = [row for row in self.ledger.rows() if row.state == "running"]
+        running = [row for row in self.ledger.trials() if row.state == "running"]
         assert len(running) == len(self.open)
 
     @rule()
     def finish(self) -> None:
         """With nothing more going wrong, all that can be done is done."""
-        for ledger, ticket in self.open:
-            self.come_to_an_end(ledger, ticket)
+        for ledger, trial in self.open:
+            self.come_to_an_end(ledger, trial)
         self.start()
-        while ticket := self.ledger.take():
-            self.come_to_an_end(self.ledger, ticket)
+        while trial := self.ledger.take():
+            self.come_to_an_end(self.ledger, trial)
         self.nothing_is_left()
 
-    def come_to_an_end(self, ledger: Ledger, ticket: Ticket) -> None:
+    def come_to_an_end(self, ledger: Ledger, trial: Trial) -> None:
         """Of its training, or at a rung of it."""
         loss = self.random.random()
-        ledger.tell(ticket, ticket.until or ticket.spec.trained_tokens, loss)
-        if ticket.until:
-            ledger.rest(ticket)
+        ledger.tell(trial, ledger.until(trial) or trial.spec.trained_tokens, loss)
+        if ledger.until(trial):
+            ledger.rest(trial)
         else:
-            assert ledger.complete(ticket, loss)
-            self.done[repr(ticket.spec)] += 1
+            assert ledger.complete(trial, loss)
+            self.done[repr(trial.spec)] += 1
 
     def nothing_is_left(self) -> None:
         over = sum(self.done.values()) + sum(self.diverged.values())
@@ -117,7 +118,7 @@ class PerArmWorkers(Workers):
 
     def nothing_is_left(self) -> None:
         """Each arm has its draws; its best is repeated where a draw came to an end."""
-        rows = [r for r in self.ledger.rows() if r.is_done or r.attrs.get("final")]
+        rows = [r for r in self.ledger.trials() if r.is_done or r.attrs.get("final")]
         for arm in self.study.arms():
             drawn = [r for r in rows if r.arm == arm and r.params["seed"] == 0]
             again = [r for r in rows if r.arm == arm and r.params["seed"] == 1]
@@ -132,14 +133,14 @@ class HalvingWorkers(Workers):
 
     def nothing_is_left(self) -> None:
         """All of the second seed were trained whole; of the first, no arm more than one."""
-        rows = [row for row in self.ledger.rows() if row.is_done or row.attrs.get("final")]
+        rows = [row for row in self.ledger.trials() if row.is_done or row.attrs.get("final")]
         assert len(rows) == self.study.n_trials
         assert self.ledger.n_open() == 0
         first = Counter(
             row.arm for row in rows if row.state == "complete" and not row.params["seed"]
         )
         assert all(n == 1 for n in first.values())
-        assert not [row for row in self.ledger.rows() if row.rests]
+        assert not [row for row in self.ledger.trials() if row.rests]
 
 
 FEW = settings(

@@ -35,15 +35,15 @@ def test_a_live_trial_outlives_a_restart_of_the_database(
 ) -> None:
     monkeypatch.setattr("pressft.study.ledger.LEASE_S", 1.2)  # dead after 1.2 s of silence
     ledger = Ledger(STUDY, database.url, IDENTITY)
-    ticket = ledger.take()
-    assert ticket is not None
+    trial = ledger.take()
+    assert trial is not None
     restart = threading.Thread(target=database.restart, args=(3.0, "immediate"))
     restart.start()
     time.sleep(0.5)
-    ledger.note(ticket, cell="c")  # in the middle of the outage: it waits
+    ledger.note(trial, cell="c")  # in the middle of the outage: it waits
     restart.join()
-    assert ledger.complete(ticket, 1.0)
-    (row,) = reader.read("s", database.url).rows
+    assert ledger.complete(trial, 1.0)
+    (row,) = reader.read("s", database.url).trials
     assert (row.state, row.value, row.attrs["cell"]) == ("complete", 1.0, "c")
 
 
@@ -97,4 +97,4 @@ def test_a_storage_of_an_older_optuna_is_named_and_brought_up(tmp_path: Path) ->
     assert mend is not None
     mend()
     assert storage.outdated(url) is None
-    assert reader.read("s", url).rows == []
+    assert reader.read("s", url).trials == []
