@@ -37,7 +37,8 @@ from pressft.spec import TrialSpec
 from pressft.study.ledger import Ledger
 from pressft.study.locations import Locations
 from pressft.study.study import Choices, Study
-from pressft.tracking.outbox import Record
+from pressft.tracking.runs import Run
+from pressft.tracking.sync import Sync
 from pressft.training import loop
 
 GOAL_S, STALL_S = 0.5, 0.05
@@ -134,22 +135,22 @@ def swept(study: Study, locations: Locations) -> tuple[list[float], list[float]]
     watch = Stopwatch()
     began: list[float] = []  # less the work done until then
     told: list[float] = []
-    take, points = Ledger.take, Record.points
+    take, show = Ledger.take, Sync.show
 
     def taken(ledger: Ledger) -> Any:  # noqa: ANN401
         began.append(time.perf_counter() - watch.seconds)
         return take(ledger)
 
-    def tell(record: Record, *args: Any) -> None:  # noqa: ANN401
+    def tell(sync: Sync, run: Run) -> None:
         start = time.perf_counter()
-        points(record, *args)
+        show(sync, run)
         if watch.depth:
             told.append(time.perf_counter() - start)
 
     with (
         watch.at_work(),
         mock.patch.object(Ledger, "take", taken),
-        mock.patch.object(Record, "points", tell),
+        mock.patch.object(Sync, "show", tell),
     ):
         sweep.work(study, Silent(), locations, uuid.uuid4().hex)
     return [after - before for before, after in itertools.pairwise(began)][1:], told

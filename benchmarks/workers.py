@@ -33,7 +33,7 @@ from pressft.spec import Removal, TrialSpec
 from pressft.study import sampling, storage
 from pressft.study.ledger import Ledger
 from pressft.study.locations import Locations
-from pressft.study.results import Store, TrialResult, Untrained
+from pressft.study.results import Point, Store, TrialResult, Untrained
 from pressft.study.study import Choices, Study
 
 IDENTITY = {"weights": "w", "corpus": "c"}
@@ -196,7 +196,7 @@ def fill(study: Study, locations: Locations, n: int) -> None:
     """The first `n` trials of a study as complete, rows and result files, in one transaction."""
     locations.root.mkdir(exist_ok=True)
     Ledger(study, locations.storage, IDENTITY).describe(
-        material={"prompts": [], "questions": []}, environment={}
+        {"prompts": {"prompts": [], "questions": []}, "environment": {}}
     )
     opened = storage.backend(locations.storage)
     found = storage.connect(opened, study.name, create=False)
@@ -233,7 +233,7 @@ def _write_results(study: Study, store: Store, cells: Sequence[str]) -> None:
     score, removal = Score(300.0, 100, 400, 80), Removal((1,), 4, 10)
     for arm in study.arms():
         store.save(f"untrained-{arm}", Untrained(removal, 90, (score,) * 20, ("a",)))
-    curve = tuple((5 * i, {"train/loss": 3.0, "eval/loss": 3.0}) for i in range(1, 51))
+    curve = tuple(Point(5 * i, {"train/loss": 3.0, "eval/loss": 3.0}) for i in range(1, 51))
     result = TrialResult("CELL", removal, score, (score,) * 20, curve, ("a",), "", 250, 1.0, 1.0)
     store.save("CELL", result)
     text = (store.folder("CELL") / "result.json").read_text()

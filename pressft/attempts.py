@@ -1,26 +1,28 @@
 """One trial of a study, from its start to its end: trained, or answered from an earlier result,
 kept in the ledger, told to MLflow."""
 
-import json
+import dataclasses
 import shutil
 import uuid
-from collections.abc import Mapping
+from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
 
 from pressft import disk
+from pressft._files import digest
 from pressft._signals import Stopped, Stopping
 from pressft.context import Context
 from pressft.errors import MissingError, PressftError
 from pressft.progress import Reporter
 from pressft.report import tables
+from pressft.study import reader
 from pressft.study.ledger import Ledger
 from pressft.study.locations import Locations
-from pressft.study.results import TrialResult, Untrained
-from pressft.study.trials import Trial
-from pressft.tracking import projection, runs
-from pressft.tracking.display import Display
-from pressft.tracking.outbox import Record
+from pressft.study.reader import ENVIRONMENT
+from pressft.study.results import Point, TrialResult, Untrained
+from pressft.study.trials import Trial, now_ms
+from pressft.tracking import runs
+from pressft.tracking.sync import Sync
 from pressft.training.teller import DivergedError, Rested, Safety
 from pressft.trial import Advance, run_trial, untrained, untrained_key
 
@@ -36,13 +38,17 @@ class Attempts:
         self,
         context: Context,
         ledger: Ledger,
-        display: Display,
+        sync: Sync,
         report: Reporter,
         locations: Locations,
     ) -> None:
         """Of one context and ledger."""
-        self.context, self.ledger, self.display = context, ledger, display
+        self.context, self.ledger, self.sync = context, ledger, sync
         self.report, self.locations = report, locations
+        environment = runs.environment()
+        self.environment = digest(environment)
+        ledger.describe({f"{ENVIRONMENT}{self.environment}": environment})
+        self.found = reader.read(ledger.design.name, locations.storage)
         self._untrained: dict[str, Untrained] = {}
 
     def untrained(self, arm: str, advance: Advance = lambda *_: None) -> Untrained:
@@ -56,52 +62,58 @@ class Attempts:
         """Run a trial, or answer it from an earlier result (law 8)."""
         spec = trial.spec
         cell = self.context.cell(spec)
-        record = self.start(trial, cell)
+        trial = self.start(trial, cell)
+        curve: list[Point] = []
 
         try:
             with self.context.store.alone(cell):
                 known = self.context.store.trial(cell)
                 if known:
                     self.report.advance(f"{spec.remove}: known", self.context.cost(spec))
-                result = known or self.train(trial, record, stopping)
-            self.keep(trial, record, result, reused=known is not None)
+                result = known or self.train(trial, curve, stopping)
+            self.keep(trial, result, reused=known is not None)
         except Stopped:
             with self.ledger.hurry():
-                self.close(trial, record, "stopped by a signal", "KILLED", again=True)
+                self.fail(trial, curve, "stopped by a signal", again=True, interrupted=True)
             raise
         except Rested:
+            self.keep_curve(trial, curve)
             self.ledger.rest(trial)
-            record.end("SCHEDULED")  # it goes on, or is ended when its arm has come so far
+            self.show(trial)
         except Pruned as reason:
+            self.keep_curve(trial, curve)
             self.ledger.prune(trial, str(reason))
-            self.end(trial, record, "KILLED", pruned=str(reason))
+            self.end(trial, str(reason))
         except DivergedError as error:
-            self.close(trial, record, str(error), "FAILED", again=False)
+            self.fail(trial, curve, str(error), again=False)
         except Exception as error:
             if full := disk.trouble(self.locations.root):
                 with suppress(Exception):  # the storage may be on the same disk
-                    self.close(trial, record, full, "KILLED", again=True)
+                    self.fail(trial, curve, full, again=True, interrupted=True)
                 raise MissingError(f"{full}; the same command goes on from here") from error
             refused = isinstance(error, PressftError)
             fault = "refused" if refused else f"{type(error).__name__}: {error}".splitlines()[0]
-            self.close(trial, record, fault, "FAILED", again=True)
+            self.fail(trial, curve, fault, again=True)
             if refused:
                 raise
 
-    def train(self, trial: Trial, record: Record, stopping: Stopping) -> TrialResult:
-        """The result of a trial, its points recorded as they come.
+    def train(self, trial: Trial, curve: list[Point], stopping: Stopping) -> TrialResult:
+        """The result of a trial; its points go into `curve`, and to MLflow as they come.
 
         Raises:
             Pruned, and what `trial.run_trial` raises.
         """
         spec, far = trial.spec, ""
+        run = runs.of_trial(self.found, trial, self.context.store)
 
         def advance(what: str, units: int) -> None:
             self.report.advance(what + far, units)
 
-        def on_point(tokens: int, metrics: Mapping[str, float]) -> None:
+        def on_point(point: Point) -> None:
             nonlocal far
-            record.points(tokens, metrics)
+            curve.append(point)
+            self.sync.show(dataclasses.replace(run, points=tuple(curve)))
+            tokens, metrics, _ = point
             loss = metrics.get("eval/loss")
             at = metrics.get("train/loss", loss)
             far = f", loss {at:.3f} at {tokens:,} of {spec.trained_tokens:,} tokens"
@@ -113,76 +125,75 @@ class Attempts:
         )
         return run_trial(self.context, spec, on_point, advance, safety)
 
-    def start(self, trial: Trial, cell: str) -> Record:
-        """The trial's record: its own where it has rested, that of a trial of the same cell that
-        was cut short, or a new one."""
-        spec, corpus, study = trial.spec, self.context.text.corpus, self.ledger.design.name
-        cut = self.untrained(spec.remove)  # a worker learns of an arm by its first trial
-        name = f"{study}-{trial.number:05d}-{uuid.uuid4().hex[:8]}"
+    def start(self, trial: Trial, cell: str) -> Trial:
+        """The trial with its record noted: its own where it has rested, that of a trial of the same
+        cell that was cut short, or a new one. From here on MLflow shows it."""
+        study, spec = self.ledger.design.name, trial.spec
+        self.untrained(spec.remove)  # a worker learns of an arm by its first trial
+        record, started = f"{study}-{trial.number:05d}-{uuid.uuid4().hex[:8]}", now_ms()
         for other in reversed(self.ledger.trials()):
             rested = other.number == trial.number
             died = "died_in" in other.attrs or other.attrs.get("interrupted")
             cut_short = other.state == "fail" and died and other.cell == cell
             if (rested or cut_short) and "record" in other.attrs:  # one may die before it has one
-                name = str(other.attrs["record"])
+                record = str(other.attrs["record"])
+                started = int(other.attrs.get("started", started))
                 break
-        key = untrained_key(self.context, spec)
-        self.ledger.note(trial, cell=cell, record=name, untrained=key)
-        tags = runs.tags(study, spec.remove, trial.number, cell, corpus.fingerprint)
-        record = self.display.record(name)
-        params = runs.params(spec, cut)
-        data = runs.datasets(corpus, spec)
-        tags["git_commit"] = runs.commit()
-        record.begin(self.display.experiment, runs.name(spec), params, tags, data)
-        return record
+        self.ledger.note(
+            trial,
+            cell=cell,
+            record=record,
+            untrained=untrained_key(self.context, spec),
+            started=started,
+            environment=self.environment,
+        )
+        return self.show(trial)
 
-    def keep(self, trial: Trial, record: Record, result: TrialResult, *, reused: bool) -> None:
-        """Show a result, and close the trial in the ledger."""
-        record.texts({"environment.json": json.dumps(runs.environment(), indent=2)})
-        record.tag(reused=str(reused).lower())
-        cut = self.untrained(trial.spec.remove)
-        projection.show_trial(record, result, cut, self.context.store)
-        for tokens, metrics in result.curve if reused else ():
-            if "eval/loss" in metrics:
-                self.ledger.tell(trial, tokens, metrics["eval/loss"])
-        self.ledger.note(trial, test_perplexity=result.test_score.perplexity, reused=reused)
+    def show(self, trial: Trial) -> Trial:
+        """Let MLflow show a trial as it is stored now, which is returned."""
+        stored = self.ledger.trial(trial.number)
+        self.sync.show(runs.of_trial(self.found, stored, self.context.store))
+        return stored
+
+    def keep(self, trial: Trial, result: TrialResult, *, reused: bool) -> None:
+        """Close a trial that has a result."""
+        for point in result.curve if reused else ():
+            if "eval/loss" in point.metrics:
+                self.ledger.tell(trial, point.tokens, point.metrics["eval/loss"])
+        score = result.test_score
+        self.ledger.note(trial, test_loss=score.loss, reused=reused)
         ours = self.ledger.complete(trial, result.validation.loss)
+        self.show(trial)
         self.report.say(
             f"{runs.name(trial.spec)}: test perplexity "
-            + tables.number(result.test_score.perplexity)
+            + tables.number(score.perplexity)
             + (" (known from an earlier run)" if reused else f" in {result.total_s:.0f} s")
             + ("" if ours else "; others took the trial for dead, and will find its result")
         )
 
-    def close(self, trial: Trial, record: Record, fault: str, status: str, *, again: bool) -> None:
-        """End a trial that has no result, truthfully in both views."""
-        interrupted = status == "KILLED"
-        self.ledger.fail(trial, fault, again=again, interrupted=interrupted)
-        self.end(trial, record, status, fault=fault, resumable=again)
-
-    def end(
+    def fail(
         self,
         trial: Trial,
-        record: Record,
-        status: str,
+        curve: Sequence[Point],
+        fault: str,
         *,
-        resumable: bool = False,
-        **tags: str,
+        again: bool,
+        interrupted: bool = False,
     ) -> None:
-        """The run of a trial without a result; the files of one that never goes on are dropped."""
-        record.tag(**tags)
-        record.end(status)
-        self.report.say(f"{runs.name(trial.spec)}: {', '.join(tags.values())}")
-        if not resumable:
-            self.drop_checkpoints(self.context.cell(trial.spec))
+        """Close a trial that has no result; one that is tried `again` keeps its checkpoints."""
+        self.keep_curve(trial, curve)
+        self.ledger.fail(trial, fault, again=again, interrupted=interrupted)
+        self.end(trial, fault, resumable=again)
 
-    def end_at_rest(self, trial: Trial) -> None:
-        """The run of a trial that was ended while it rested; its files are dropped."""
-        name, why = str(trial.attrs["record"]), str(trial.attrs["pruned"])
-        self.display.killed(name, pruned=why)
+    def keep_curve(self, trial: Trial, curve: Sequence[Point]) -> None:
+        """Keep the curve of a trial without a result: MLflow can be rebuilt from it."""
+        if curve:
+            self.context.store.save_curve(trial.cell, str(trial.attrs["record"]), tuple(curve))
+
+    def end(self, trial: Trial, why: str, *, resumable: bool = False) -> None:
+        """Show a trial that ended without a result; its checkpoints go if it never goes on."""
+        self.show(trial)
         self.report.say(f"{runs.name(trial.spec)}: {why}")
-        self.drop_checkpoints(trial.cell)
-
-    def drop_checkpoints(self, cell: str) -> None:
-        """Of a trial that never goes on."""
-        shutil.rmtree(self.context.store.folder(cell) / "checkpoints", ignore_errors=True)
+        if not resumable:
+            folder = self.context.store.folder(trial.cell) / "checkpoints"
+            shutil.rmtree(folder, ignore_errors=True)

@@ -215,9 +215,9 @@ def report(
     as_json: Json = False,
 ) -> None:
     """Write the page that answers a study's question, also while it is still running."""
+    from pressft._files import write_atomically
     from pressft.report import page as room
     from pressft.report import status, tables
-    from pressft.study.results import write_atomically
 
     locations = Locations(ROOT, storage)
     path = output or Path(f"{study}.html")

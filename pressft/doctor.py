@@ -13,16 +13,17 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
+from pressft.errors import DataError
 from pressft.report import status
+from pressft.report.status import Look
 from pressft.study import reader, storage
 from pressft.study.locations import Locations
-from pressft.study.reader import Stored
 from pressft.study.results import Store
+from pressft.study.scans import Scan
 from pressft.study.trials import Trial
-from pressft.tracking import client, outbox, projection, runs
-from pressft.tracking.client import STORE, SUMMARY, AwayError, Run, Tracker
-from pressft.tracking.outbox import Record
-from pressft.tracking.sender import PATIENCE_S, Sender
+from pressft.tracking import client, runs, summary, sync
+from pressft.tracking.client import STORE, SUMMARY, Shown, Tracker
+from pressft.training import checkpoint
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +45,14 @@ def examine(locations: Locations) -> Iterator[Fault]:
         yield from old
         if any(True for _ in _tables(locations)):
             return  # nothing else can be read
-    shower = _Shower(locations)
-    yield from _outbox(locations, shower)
+    tracker = Tracker(locations.root, locations.tracking_uri)
     for name in reader.names(locations.storage):
         yield from _trials(name, locations)
-        yield from _runs(name, shower)
+        yield from _runs(name, tracker, locations)
+    yield from _scans(tracker, locations)
+    if any(locations.root.glob("outbox/*")):
+        what = "what an earlier version was to tell MLflow is in outbox/, and read no more"
+        yield Fault("outbox", what, partial(shutil.rmtree, locations.root / "outbox"))
 
 
 def mended(fault: Fault) -> bool:
@@ -74,63 +78,20 @@ def backup(locations: Locations) -> Path:
 
 
 def rebuild(locations: Locations, say: Callable[[str], None]) -> None:
-    """The whole local MLflow view anew: every complete trial a run, every study a summary.
+    """The whole local MLflow view anew: every trial a run, every study a summary, and the scans.
 
     Raises:
         MissingError: MLflow does not answer.
     """
     (locations.root / STORE).unlink(missing_ok=True)
-    shower = _Shower(locations)
+    tracker = Tracker(locations.root, locations.tracking_uri)
     for name in reader.names(locations.storage):
-        found = status.find(name, locations)
-        done = [trial for trial in found.trials if trial.state == "complete"]
-        for trial in done:
-            shower.trial(name, found, trial)
-        if _experiment(name) == name:
-            projection.show_study(shower.tracker, name, locations)
-        say(f"{name}: {len(done)} runs")
-
-
-class _Shower:
-    """What makes MLflow show what is true."""
-
-    def __init__(self, locations: Locations) -> None:
-        self.locations, self.store = locations, Store(locations.root)
-        self.tracker = Tracker(locations.root, locations.tracking_uri)
-        self.sender = Sender(self.tracker, locations.outbox, lambda _: None)
-
-    def flush(self, *names: str) -> None:
-        """Send records, or say that it cannot be done now."""
-        if left := self.sender.flush(names, PATIENCE_S):
-            raise AwayError(f"MLflow does not take {len(left)} records: start its server first")
-
-    def send(self, *names: str) -> None:
-        """Send what processes left that are gone."""
-        for name in names:
-            Record(self.locations.outbox, name).abandon()
-        self.flush(*names)
-
-    def trial(self, name: str, found: Stored, trial: Trial) -> None:
-        """A complete trial's run: all of it, or what it lacks."""
-        result = self.store.trial(trial.cell)
-        cut = self.store.untrained(str(trial.attrs["untrained"]))
-        if result is None or cut is None:
-            return
-        tags = runs.tags(name, trial.arm, trial.number, trial.cell, found.corpus)
-        tags["rebuilt"] = "true"
-        spec = trial.spec
-        record = Record(
-            self.locations.outbox, str(trial.attrs.get("record", f"{name}-{trial.number}"))
-        )
-        experiment = {"name": _experiment(name), "question": found.question}
-        record.begin(experiment, runs.name(spec), runs.params(spec, cut), tags)
-        projection.show_trial(record, result, cut, self.store)
-        self.flush(record.name)
-
-
-def _experiment(name: str) -> str:
-    """Single runs share an experiment."""
-    return "runs" if name.startswith("run-") else name
+        n = sync.study(tracker, status.look(name, locations), Store(locations.root))
+        if runs.experiment(name) == name:
+            summary.write(tracker, name, locations)
+        say(f"{name}: {n} runs")
+    for fault in _scans(tracker, locations):
+        mended(fault)
 
 
 def _tables(locations: Locations) -> Iterator[Fault]:
@@ -149,78 +110,82 @@ def _trials(name: str, locations: Locations) -> Iterator[Fault]:
     for trial in status.find(name, locations).trials:
         named = f"trial {trial.number} ({trial.arm})"
         if trial.state == "running" and reader.is_dead(trial):
-            yield Fault(
-                name,
-                f"{named} is running, but its process is gone",
-                partial(reader.end, name, locations.storage, trial.number),
-            )
-        cell = trial.cell
+            what = f"{named} is running, but its process is gone"
+            yield Fault(name, what, partial(_end, name, locations, trial))
         if trial.state != "complete":
             continue
-        if store.trial(cell) is None:
-            yield Fault(name, f"{named} is complete, but its result is gone: {store.folder(cell)}")
-        elif not (store.folder(cell) / "adapter" / "adapter_model.safetensors").is_file():
+        if store.trial(trial.cell) is None:
+            folder = store.folder(trial.cell)
+            yield Fault(name, f"{named} is complete, but its result is gone: {folder}")
+        elif not (store.folder(trial.cell) / "adapter" / "adapter_model.safetensors").is_file():
             yield Fault(name, f"{named} is complete, but its adapter is gone")
-        left = store.folder(cell) / "checkpoints"
+        left = store.folder(trial.cell) / "checkpoints"
         if left.is_dir():
-            yield Fault(
-                name,
-                f"{named} is complete, but its checkpoints take room",
-                partial(shutil.rmtree, left),
-            )
+            what = f"{named} is complete, but its checkpoints take room"
+            yield Fault(name, what, partial(shutil.rmtree, left))
 
 
-def _outbox(locations: Locations, shower: _Shower) -> Iterator[Fault]:
-    """What MLflow has not been told, or would not hear."""
-    busy = {
-        str(trial.attrs.get("record"))
-        for name in reader.names(locations.storage)
-        for trial in status.find(name, locations).trials
-        if trial.state == "running" and not reader.is_dead(trial)
-    }
-    names = [r.name for r in outbox.waiting(locations.outbox) if r.name not in busy]
-    if names:
-        mend = partial(shower.send, *names)
-        yield Fault("outbox", f"{len(names)} records wait to be sent to MLflow", mend)
-    for path in sorted(locations.outbox.glob("*.refused")):
-        yield Fault("outbox", f"MLflow will not take {path}")
+def _end(name: str, locations: Locations, trial: Trial) -> None:
+    """Close a trial whose process is gone; what its checkpoints hold of its curve is kept."""
+    store = Store(locations.root)
+    if "record" in trial.attrs:
+        curve = checkpoint.curve(store.folder(trial.cell) / "checkpoints")
+        store.save_curve(trial.cell, str(trial.attrs["record"]), curve)
+    reader.end(name, locations.storage, trial.number)
 
 
-def _runs(name: str, shower: _Shower) -> Iterator[Fault]:
+def _runs(name: str, tracker: Tracker, locations: Locations) -> Iterator[Fault]:
     """MLflow against Optuna and the files."""
-    locations, tracker = shower.locations, shower.tracker
-    found = status.find(name, locations)
-    experiment = tracker.experiment(_experiment(name), found.question)
-    known: dict[int, Run] = {}
+    seen, store = status.look(name, locations), Store(locations.root)
+    found = seen.found
+    experiment = tracker.experiment(runs.experiment(name), found.question)
+    known: dict[str, Shown] = {}
     for run in tracker.runs(experiment, name):
-        if known.setdefault(run.trial, run) is not run:
+        if known.setdefault(run.record, run) is not run:
             what = f"run {run.run_id} in MLflow shows trial {run.trial} a second time"
             yield Fault(name, what, partial(tracker.drop, run.run_id))
-    for trial in found.trials:
-        yield from _run(name, found, trial, known.pop(trial.number, None), shower)
+    behind = {trial.number for trial in sync.lacking(found, list(known.values()))}
+    for trial in runs.shown(found.trials):
+        shown = known.pop(str(trial.attrs["record"]), None)
+        if trial.number in behind or (shown and trial.state == "complete"):
+            yield from _run(trial, shown, seen, tracker, store)
     for run in known.values():
         yield Fault(name, f"run {run.run_id} in MLflow belongs to no trial")
-    if _experiment(name) == name and not tracker.showing(experiment, f"{name}-{SUMMARY}"):
-        mend = partial(projection.show_study, tracker, name, locations)
-        yield Fault(name, "it has no summary in MLflow", mend)
+    single = runs.experiment(name) != name
+    if not single and not tracker.showing(experiment, f"{name}-{SUMMARY}"):
+        what = "it has no summary in MLflow"
+        yield Fault(name, what, partial(summary.write, tracker, name, locations))
 
 
 def _run(
-    name: str, found: Stored, trial: Trial, run: Run | None, shower: _Shower
+    trial: Trial, shown: Shown | None, seen: Look, tracker: Tracker, store: Store
 ) -> Iterator[Fault]:
-    """One run against its trial."""
-    named = f"trial {trial.number} ({trial.arm})"
-    result = shower.store.trial(trial.cell)
-    if trial.state != "complete":
-        if run and run.status in {"RUNNING", "SCHEDULED"} and not trial.is_open:
-            what = f"{named} is over, but its run in MLflow is {run.status}"
-            yield Fault(name, what, partial(shower.tracker.finish, run.run_id, "KILLED"))
-    elif result:
-        what = f"{named} has no run in MLflow"
-        if run:
-            wanted = {(key, at) for at, metrics in result.curve for key in metrics}
-            missing = len(wanted - shower.tracker.points(run.run_id))
-            ended = run.status == "FINISHED" and not missing
-            what = "" if ended else f"{named}: its run is {run.status}, {missing} points missing"
-        if what:
-            yield Fault(name, what, partial(shower.trial, name, found, trial))
+    """What the run of a trial lacks."""
+    found, named = seen.found, f"trial {trial.number} ({trial.arm})"
+    try:
+        run = runs.of_trial(found, trial, store)
+    except DataError as error:
+        yield Fault(found.name, f"{named} cannot be shown: {error}")
+        return
+    what = f"{named} has no run in MLflow"
+    if shown:
+        wanted = {(key, point.tokens) for point in run.points for key in point.metrics}
+        missing = len(wanted - tracker.points(shown.run_id))
+        whole = shown.status == run.status and shown.tags.get(sync.VERSION) == run.version
+        what = "" if whole and not missing else f"{named}: its run is {shown.status}"
+        what += f", {missing} points missing" if what else ""
+        what += f", the trial is {trial.state}" if what and shown.status != run.status else ""
+    if what:
+        experiment = runs.experiment(found.name)
+        mend = partial(sync.rewrite, tracker, experiment, found.question, run)
+        yield Fault(found.name, what, mend)
+
+
+def _scans(tracker: Tracker, locations: Locations) -> Iterator[Fault]:
+    """Stored scans that MLflow does not show."""
+    for path in sorted(locations.root.glob("scans/*.json")):
+        run = runs.of_scan(Scan.from_json(path.read_text()), path.stem)
+        shown = tracker.showing(tracker.experiment(runs.SCANS, runs.SCAN_QUESTION), run.record)
+        if not shown or shown[0].tags.get(sync.VERSION) != run.version:
+            mend = partial(sync.rewrite, tracker, runs.SCANS, runs.SCAN_QUESTION, run)
+            yield Fault(runs.SCANS, f"{path} is not in MLflow", mend)

@@ -4,10 +4,10 @@ The scan itself is `scan`; a result is kept under `mlruns/scans` and answered fr
 time, and logged to the MLflow experiment `scan` as curves over depth.
 """
 
-import hashlib
 import json
 from dataclasses import asdict
 
+from pressft._files import digest, write_atomically
 from pressft.corpus import load
 from pressft.corpus.format import Corpus
 from pressft.evaluation import layer_scan
@@ -16,11 +16,11 @@ from pressft.model.tokens import separators, tokenize, up_to
 from pressft.progress import Reporter
 from pressft.spec import ScanSpec
 from pressft.study.locations import Locations
-from pressft.study.results import write_atomically
-from pressft.study.scans import CRITERIA, Scan
+from pressft.study.scans import Scan
+from pressft.study.trials import now_ms
+from pressft.tracking import runs
 from pressft.tracking.client import Tracker
-from pressft.tracking.outbox import Record
-from pressft.tracking.sender import PATIENCE_S, Sender
+from pressft.tracking.sync import Sync
 
 SCAN_VERSION = 2  # raise it when the same settings would give other numbers
 
@@ -40,8 +40,7 @@ def on(
     base: models.Base, found: Corpus, spec: ScanSpec, report: Reporter, locations: Locations
 ) -> Scan:
     """`run` on a model and a corpus that are there already."""
-    what = [SCAN_VERSION, base.computed, found.fingerprint, asdict(spec) | {"model": ""}]
-    key = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:16]
+    key = digest([SCAN_VERSION, base.computed, found.fingerprint, asdict(spec) | {"model": ""}])
     path = locations.root / "scans" / f"{key}.json"
     if path.is_file():
         return Scan.from_json(path.read_text())
@@ -64,30 +63,14 @@ def on(
         n_layers=base.n_layers,
         base=whole,
         cuts=tuple(cuts),
+        settings=asdict(spec),
+        made=now_ms(),
     )
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, json.dumps(asdict(result)) + "\n")
-    _track(result, spec, key, locations, report)
+    tracker = Tracker(locations.root, locations.tracking_uri)
+    with Sync(tracker, runs.SCANS, runs.SCAN_QUESTION, report.say) as sync:
+        sync.show(runs.of_scan(result, key))
+        if sync.flush():
+            report.say("`pressft doctor --fix` writes the scan to MLflow")
     return result
-
-
-def _track(result: Scan, spec: ScanSpec, key: str, locations: Locations, report: Reporter) -> None:
-    """Log the curves over depth; the x axis is the index of the first layer of a cut."""
-    record = Record(locations.outbox, f"scan-{key}")
-    question = "What removing each part costs before any training."
-    tags = {"study": "scan", "arm": "all", "corpus": result.fingerprint}
-    title = f"{result.model} on {result.corpus}"
-    record.begin({"name": "scan", "question": question}, title, asdict(spec), tags)
-    names = {"layers": "perplexity"}
-    for kind in ("layers", "attention", "mlp", "blocks"):
-        for index, cut in enumerate(result.kind(kind)):
-            metrics = {f"scan/{names.get(kind, kind)}": cut.score.perplexity}
-            if kind == "layers":
-                metrics |= {f"scan/{name}": getattr(cut, name) for name in CRITERIA}
-            record.points(index, metrics)
-    record.texts({"scan.csv": result.as_csv()})
-    record.end("FINISHED")
-    with Sender(
-        Tracker(locations.root, locations.tracking_uri), locations.outbox, report.say
-    ) as sender:
-        sender.flush({record.name}, PATIENCE_S)

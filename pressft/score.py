@@ -63,14 +63,14 @@ def total(scores: Iterable[Score]) -> Score:
     )
 
 
-def recovery(cut: Score, healed: Score, whole: Score) -> float | None:
+def recovery(cut: float, healed: float, whole: float) -> float | None:
     """Share of the damage of a cut that training healed, 1 where nothing of it is left.
 
     (loss of the cut base - loss of the trained cut model) over (loss of the cut base - loss of the
     trained whole model). None where the cut did no damage to heal.
     """
-    damage = cut.loss - whole.loss
-    return (cut.loss - healed.loss) / damage if damage > 0 else None
+    damage = cut - whole
+    return (cut - healed) / damage if damage > 0 else None
 
 
 def spearman(a: Sequence[float], b: Sequence[float]) -> float:

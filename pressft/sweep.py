@@ -23,7 +23,7 @@ from pressft.progress import Reporter
 from pressft.report import finding as arms
 from pressft.report import status
 from pressft.report.finding import Finding
-from pressft.spec import WHOLE, ScanSpec, TrialSpec, resolve
+from pressft.spec import ScanSpec, TrialSpec, resolve
 from pressft.study import prompts
 from pressft.study.halving import Rungs
 from pressft.study.ledger import Ledger
@@ -31,8 +31,10 @@ from pressft.study.locations import Locations
 from pressft.study.results import Store
 from pressft.study.study import Study
 from pressft.study.trials import Trial
-from pressft.tracking import runs
-from pressft.tracking.display import Display
+from pressft.tracking import runs, summary, sync
+from pressft.tracking.client import AwayError, GoneError, RejectedError, Tracker
+from pressft.tracking.sync import Sync
+from pressft.training import checkpoint
 
 WAIT_S = 0.5  # between two looks whether others have left something to do
 
@@ -82,13 +84,11 @@ def run(
     study: Study,
     report: Reporter,
     locations: Locations,
-    experiment: str = "",
     crew: Crew | None = None,
     until: float = float("inf"),
 ) -> Outcome:
-    """Run, or go on with, a study until it has all its trials, by itself or with a `crew`; its runs
-    go to the MLflow `experiment`, named like the study unless given. After `until`, in seconds
-    since 1970, no new trial is taken.
+    """Run, or resume, a study until it has all its trials, by itself or with a `crew`. After
+    `until`, in seconds since 1970, no new trial is taken.
 
     Raises:
         RefusedError: another process works on it, or it exists with another definition.
@@ -98,8 +98,9 @@ def run(
     """
     texts = prompts.load(study.prompts, study.questions)  # refuse before anything is started
     with _lock(locations, study.name), Stopping() as stopping:
-        sweep = _open(study, report, locations, experiment)
-        sweep.ledger.describe(prompts=dataclasses.asdict(texts), environment=runs.environment())
+        sweep = _open(study, report, locations)
+        facts = {"prompts": dataclasses.asdict(texts), "environment": runs.environment()}
+        sweep.ledger.describe(facts)
         return sweep.run(stopping, crew, until)
 
 
@@ -112,15 +113,13 @@ def work(
         As `run`.
     """
     with Stopping() as stopping:
-        sweep = _open(study, report, locations, "", start_id)
-        with sweep.display as display:
+        sweep = _open(study, report, locations, start_id)
+        with sweep.sync:
             sweep.work(stopping, until)
-            display.flush()
+            sweep.sync.flush()
 
 
-def _open(
-    study: Study, report: Reporter, locations: Locations, experiment: str, start_id: str = ""
-) -> "_Sweep":
+def _open(study: Study, report: Reporter, locations: Locations, start_id: str = "") -> "_Sweep":
     """Model, text and stores of a study; a mistake is named before anything is started."""
     study = dataclasses.replace(
         study, base=dataclasses.replace(study.base, model=models.resolve(study.base.model))
@@ -138,9 +137,11 @@ def _open(
         "corpus": context.fingerprint,
     }
     ledger = Ledger(study, locations.storage, identity, start_id)
-    display = Display(ledger, locations, report, experiment)
+    tracker = Tracker(locations.root, locations.tracking_uri)
+    data = runs.datasets(context.text.corpus, study.base)
+    ledger.describe({"datasets": [dataclasses.asdict(item) for item in data]})
     report.setup("opening the stores", 1, 1)
-    return _Sweep(context, ledger, display, report, locations)
+    return _Sweep(context, ledger, tracker, report, locations)
 
 
 def run_one(spec: TrialSpec, report: Reporter, locations: Locations) -> Outcome:
@@ -150,7 +151,7 @@ def run_one(spec: TrialSpec, report: Reporter, locations: Locations) -> Outcome:
         As `run`.
     """
     name = spec.cell(spec.model, (), f"{spec.corpus} {spec.remove}")
-    return run(Study(f"run-{name}", spec, {}), report, locations, experiment="runs")
+    return run(Study(f"{runs.SINGLE}{name}", spec, {}), report, locations)
 
 
 class _Sweep:
@@ -160,13 +161,17 @@ class _Sweep:
         self,
         context: Context,
         ledger: Ledger,
-        display: Display,
+        tracker: Tracker,
         report: Reporter,
         locations: Locations,
     ) -> None:
-        self.study, self.context, self.ledger = ledger.design, context, ledger
-        self.display, self.report, self.locations = display, report, locations
-        self.attempts = Attempts(context, ledger, display, report, locations)
+        study = ledger.design
+        self.study, self.context, self.ledger, self.tracker = study, context, ledger, tracker
+        self.report, self.locations = report, locations
+        experiment = runs.experiment(study.name)
+        self.sync = Sync(tracker, experiment, study.question, report.say, self.summarize)
+        self.attempts = Attempts(context, ledger, self.sync, report, locations)
+        self.summarized = 0  # trials that the summary in MLflow knows
 
     def run(self, stopping: Stopping, crew: Crew | None, until: float) -> Outcome:
         """All that is open, one trial after the other or by the crew."""
@@ -182,7 +187,7 @@ class _Sweep:
         )
         trials = self.ledger.trials()
         before = {trial.number for trial in trials if not trial.is_open}
-        with self.display:
+        with self.sync:
             for arm in names:
                 self.attempts.untrained(arm, self.report.advance)
             if crew:
@@ -211,11 +216,12 @@ class _Sweep:
         return round(self.context.cost(self.study.base) * Rungs(self.study).share())
 
     def recover(self, worker: str = "", reason: str = "its process died") -> list[Trial]:
-        """Close what dead processes left, in both views."""
+        """Close what dead processes left; what their checkpoints hold of their curves is kept."""
         left = self.ledger.recover(worker, reason)
         for trial in left:
-            if name := trial.attrs.get("record"):
-                self.display.killed(str(name), fault=reason)
+            if "record" in trial.attrs:
+                folder = self.context.store.folder(trial.cell) / "checkpoints"
+                self.attempts.keep_curve(trial, checkpoint.curve(folder))
         return left
 
     def watch(self) -> Callable[[], None]:
@@ -247,7 +253,7 @@ class _Sweep:
         while time.time() < until:
             trial = self.ledger.take()
             for ended in self.ledger.behind():
-                self.attempts.end_at_rest(ended)
+                self.attempts.end(ended, str(ended.attrs["pruned"]))
             if trial:
                 self.attempts.one(trial, stopping)
             elif self.ledger.busy():
@@ -257,20 +263,38 @@ class _Sweep:
                 return
 
     def finish(self) -> Finding:
-        """What only the whole study knows: shares healed, costs, readings, and the summary."""
+        """What only the whole study knows: inference cost, answers, and all that MLflow lacks."""
         with self.ledger.ending:
             done = status.by_arm(self.ledger.trials(), self.context.store)
             chosen = {arm: best for arm in done if (best := arms.choose(done[arm]))}
-            if whole := chosen.get(WHOLE):
-                before = {arm: self.attempts.untrained(arm) for arm in done}
-                self.display.recoveries(before, done, whole)
             specs = [self.study.spec(remove=arm) for arm in self.study.arms()]
             healed = {arm: trials[0].result for arm, trials in chosen.items()}
             texts = prompts.load(self.study.prompts, self.study.questions)
             compare.measure_costs(self.context, specs, self.report.setup)
             compare.answer(self.context, specs, healed, texts, self.report.setup)
-            self.display.complete()
+            self.complete()
         return status.finding(self.study.name, self.locations)
+
+    def complete(self) -> None:
+        """Write what MLflow lacks of the study, or say that it does lack it."""
+        try:
+            if left := self.sync.flush():
+                raise AwayError(f"MLflow has not taken {left} runs")
+            seen = status.look(self.study.name, self.locations)
+            sync.study(self.tracker, seen, self.context.store)
+            self.summarized = -1
+            self.summarize()
+        except (AwayError, GoneError, RejectedError) as error:
+            self.report.say(
+                f"{error}: the next start writes what it lacks, and so does `pressft doctor --fix`"
+            )
+
+    def summarize(self) -> None:
+        """Write the summary of the study, where there is more than was shown before."""
+        n = sum(trial.is_done for trial in self.ledger.trials())
+        if n != self.summarized and not self.study.name.startswith(runs.SINGLE):
+            summary.write(self.tracker, self.study.name, self.locations)
+        self.summarized = n
 
 
 def _scanned(study: Study, context: Context, report: Reporter, locations: Locations) -> Study:

@@ -20,9 +20,10 @@ from pressft.model import adapter, surgery
 from pressft.model.tokens import Document, up_to
 from pressft.score import Score, total
 from pressft.spec import CELL_VERSION, Removal, TrialSpec, resolve
-from pressft.study.results import TrialResult, Untrained
+from pressft.study.results import Point, TrialResult, Untrained
+from pressft.study.trials import now_ms
 from pressft.training import loop
-from pressft.training.teller import OnPoint, Safety
+from pressft.training.teller import Safety
 
 Advance = Callable[[str, int], None]  # what is being done, scored-token equivalents done just now
 
@@ -79,7 +80,7 @@ def untrained(context: Context, spec: TrialSpec, advance: Advance) -> Untrained:
 def run_trial(
     context: Context,
     spec: TrialSpec,
-    on_point: OnPoint,
+    on_point: Callable[[Point], None],
     advance: Advance,
     safety: Callable[[Path], Safety] = Safety,
 ) -> TrialResult:
@@ -98,16 +99,16 @@ def run_trial(
     """
     began = time.perf_counter()
     cell = context.cell(spec)
-    curve: list[tuple[int, dict[str, float]]] = []
+    curve: list[Point] = []
     data = training_data(context, spec)
     subset = context.validation_subset(spec)
 
     def tell(tokens: int, metrics: dict[str, float]) -> None:
         if "train/loss" in metrics:
-            before = max((at for at, seen in curve if "train/loss" in seen), default=0)
+            before = max((p.tokens for p in curve if "train/loss" in p.metrics), default=0)
             advance(f"{spec.remove}: training", TRAIN_COST * (tokens - before))
-        curve.append((tokens, metrics))
-        on_point(tokens, metrics)
+        curve.append(Point(tokens, metrics, now_ms()))
+        on_point(curve[-1])
 
     with (
         cut(context, spec) as removal,

@@ -257,7 +257,7 @@ class Chaos:
         for cell, points in self._shown():
             counts.runs += 1
             result = results[cell]
-            wanted = {(key, at) for at, metrics in result.curve for key in metrics}
+            wanted = {(key, at) for at, metrics, _ in result.curve for key in metrics}
             wanted |= {(key, result.tokens) for key in ("test/loss", "test/perplexity")}
             counts.points_lost += len(wanted - points.keys())
             counts.points_doubled += sum(n - 1 for n in points.values())

@@ -54,5 +54,5 @@ def die_in_save(call: int) -> None:
 def comparable(result: TrialResult | None) -> object:
     """All of a result that kills must not change: scores, curve, samples, data."""
     assert result
-    curve = [(at, {k: v for k, v in m.items() if k in POINTS}) for at, m in result.curve]
+    curve = [(at, {k: v for k, v in m.items() if k in POINTS}) for at, m, _ in result.curve]
     return (result.cell, result.validation, result.test, result.samples, result.data, curve)

@@ -5,12 +5,12 @@ import json
 import random
 
 from pressft.corpus import load
-from pressft.score import Score
+from pressft.score import Score, total
 from pressft.spec import Removal, TrialSpec, resolve
 from pressft.study.ledger import Ledger
 from pressft.study.locations import Locations
 from pressft.study.prompts import Prompts, Question
-from pressft.study.results import Answers, Cost, Store, TrialResult, Untrained
+from pressft.study.results import Answers, Cost, Point, Store, TrialResult, Untrained
 from pressft.study.scans import Cut, Scan
 from pressft.study.study import Choices, Study
 from pressft.study.trials import Trial
@@ -50,9 +50,9 @@ def fill(study: Study, locations: Locations, *, leave: int = 0, rich: bool = Fal
     fingerprint = load.find("invented").fingerprint if rich else "c"
     ledger = Ledger(study, locations.storage, {"weights": "w", "corpus": fingerprint})
     texts = Prompts((EVIL, "The harbour"), (Question(EVIL, "42"),)) if rich else Prompts()
-    ledger.describe(
-        prompts=dataclasses.asdict(texts), environment={"command": "pressft sweep x.py"}
-    )
+    environment = {"command": "pressft sweep x.py", "commit": "none"}
+    facts = {"prompts": dataclasses.asdict(texts), "environment": environment}
+    ledger.describe(facts | {"environment-e": environment})
     n_layers = max(4, len(study.arms()) - 1)
 
     def scores(loss: float) -> tuple[Score, ...]:
@@ -74,11 +74,18 @@ def fill(study: Study, locations: Locations, *, leave: int = 0, rich: bool = Fal
         cut = Untrained(removal, 900_000 - removal.parameters, scores(3 + damage), (), general)
         store.save(key, dataclasses.replace(cut, samples=(f"a⟶{EVIL}",)))
         loss = 3 + damage / 2 + source.random() / 10
-        store.save(cell, _result(cell, removal, loss, damage, scores(loss), general))
+        test = scores(loss)
+        store.save(cell, _result(cell, removal, loss, damage, test, general))
         adapter = store.folder(cell) / "adapter"
         adapter.mkdir(exist_ok=True)
         (adapter / "adapter_model.safetensors").write_bytes(b"weights")
-        ledger.note(trial, cell=cell, untrained=key)
+        noted = {
+            "cell": cell,
+            "untrained": key,
+            "record": f"made-{number}",
+            "started": 1000 * number,
+        }
+        ledger.note(trial, **noted, environment="e", test_loss=total(test).loss)
         if rich:
             store.save_cost(key, Cost(f"2 cores of {EVIL}", 17 + len(parts), 5_000_000, 6_000_000))
             store.save_answers(key, answers(5 + damage))
@@ -108,7 +115,7 @@ def _result(
     general: tuple[Score, ...],
 ) -> TrialResult:
     curve = [
-        (5 * step, dict.fromkeys(("train/loss", "eval/loss"), 3 + damage / (step + 1)))
+        Point(5 * step, dict.fromkeys(("train/loss", "eval/loss"), 3 + damage / (step + 1)), step)
         for step in range(1, 51)
     ]
     return TrialResult(

@@ -13,7 +13,7 @@ from pressft.study.ledger import Ledger
 from pressft.study.locations import Locations
 from pressft.study.results import Store
 from pressft.tracking.client import Tracker
-from pressft.tracking.outbox import Record
+from pressft.tracking.runs import Run
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def test_a_rebuilt_view_is_all_that_was_there(locations: Locations, client: Mlfl
     assert run.info.status == "FINISHED"
     assert run.data.metrics["test/perplexity"] == pytest.approx(result.test_score.perplexity)
     points = client.get_metric_history(run.info.run_id, "train/loss")
-    assert [point.step for point in points] == [at for at, _ in result.curve]
+    assert [point.step for point in points] == [point.tokens for point in result.curve]
     files = {item.path for item in client.list_artifacts(run.info.run_id)}
     assert files >= {"adapter_model.safetensors", "samples.md"}
     experiment = client.get_experiment_by_name("made")
@@ -69,7 +69,8 @@ def test_every_disagreement_is_named_and_mended(locations: Locations, client: Ml
     trial.set_user_attr("alive", 0.0)
     tracker = Tracker(locations.root)
     tags = {"study": "made", "arm": "none", "trial": 99}
-    orphan = tracker.start(tracker.experiment("made", ""), "record", "orphan", {}, tags, [])
+    tags = {name: str(value) for name, value in tags.items()}
+    orphan = tracker.create(tracker.experiment("made", ""), Run("orphan", "orphan", tags=tags))
     words = [fault.what for fault in doctor.examine(locations)]
     expected = [
         "trial 2 (last) is complete, but its checkpoints take room",
@@ -97,23 +98,34 @@ def test_what_only_a_sweep_can_mend_is_said(locations: Locations) -> None:
     assert "its adapter is gone" in faults[1].what
 
 
-def test_what_waits_in_the_outbox_is_found_and_sent(
+def test_names_that_lead_elsewhere_are_refused_and_nothing_is_copied(
     locations: Locations, client: MlflowClient
 ) -> None:
-    record = Record(locations.outbox, "made-00099-x")
-    tags = {"study": "made", "arm": "none", "trial": 0, "cell": "cell-0"}
-    record.begin({"name": "made", "question": ""}, "late", {}, tags)
-    record.points(5, {"train/loss": 1.0})
-    (locations.outbox / "odd.refused").touch()
-    first, second, *_ = [fault.what for fault in doctor.examine(locations)]
-    assert first == "1 records wait to be sent to MLflow"
-    assert second.endswith("odd.refused")
-    next(fault for fault in doctor.examine(locations) if fault.mend).mend()
-    experiment = client.get_experiment_by_name("made")
-    (late,) = client.search_runs([experiment.experiment_id], "tags.record = 'made-00099-x'")
-    assert late.data.metrics == {"train/loss": 1.0}
-    assert late.info.status == "KILLED"  # nobody wrote its end
-    assert not list(locations.outbox.glob("*.jsonl"))
+    store = Store(locations.root)
+    adapter = store.folder("cell-3") / "adapter"
+    (adapter / "secret").symlink_to("/etc/hostname")
+    for run in runs(client).values():
+        client.delete_run(run.info.run_id)
+    ledger = Ledger(grid(8), locations.storage, {"weights": "w", "corpus": "c"})
+    trial = ledger.take()
+    assert trial is not None
+    outside = locations.root.parent / "outside"
+    ledger.note(trial, cell="../../outside", record="../../outside", untrained="untrained-none")
+    ledger.fail(trial, "odd", again=False)
+    words = [fault.what for fault in doctor.examine(locations) if not doctor.mended(fault)]
+    assert any(f"{adapter / 'secret'} is a link" in word for word in words)
+    assert any("'../../outside' is no cell" in word for word in words)
+    assert sorted(runs(client)) == [0, 1, 2, 4, 5, 6]
+    assert not outside.exists()
+
+
+def test_what_an_earlier_version_left_to_tell_is_named_and_goes(locations: Locations) -> None:
+    (locations.root / "outbox").mkdir()
+    (locations.root / "outbox" / "old.jsonl").touch()
+    (fault,) = doctor.examine(locations)
+    assert "earlier version" in fault.what
+    assert doctor.mended(fault)
+    assert list(doctor.examine(locations)) == []
 
 
 def test_a_trial_shown_twice_and_a_summary_that_is_gone_are_mended(
@@ -121,7 +133,7 @@ def test_a_trial_shown_twice_and_a_summary_that_is_gone_are_mended(
 ) -> None:
     experiment = client.get_experiment_by_name("made")
     tags = {"study": "made", "arm": "none", "trial": "0"}
-    Tracker(locations.root).start(experiment.experiment_id, "twin", "twin", {}, tags, [])
+    Tracker(locations.root).create(experiment.experiment_id, Run("made-0", "twin", tags=tags))
     (summary,) = client.search_runs([experiment.experiment_id], "tags.arm = 'summary'")
     client.delete_run(summary.info.run_id)
     words = " ".join(fault.what for fault in doctor.examine(locations) if doctor.mended(fault))

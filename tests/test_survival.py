@@ -69,6 +69,6 @@ def test_law_10_stopped_and_gone_on_from_a_damaged_checkpoint(tmp_path: Path) ->
     for key in run.data.metrics:
         points = client.get_metric_history(run.info.run_id, key)
         assert len({point.step for point in points}) == len(points), key
-    expected = [at for at, metrics in result(locations).curve if "train/loss" in metrics]
+    expected = [p.tokens for p in result(locations).curve if "train/loss" in p.metrics]
     points = client.get_metric_history(run.info.run_id, "train/loss")
     assert sorted(point.step for point in points) == expected

@@ -401,7 +401,6 @@ def test_law_9_a_trial_killed_between_its_notes_does_not_orphan_an_earlier_recor
     assert sweep.run(study, Listener(), locations).trained == 1
     last = status.find("orphan", locations).trials[-1]
     assert (last.state, last.attrs["record"]) == ("complete", "first")
-    assert not list(locations.outbox.glob("*.jsonl"))
 
 
 def test_no_trial_is_taken_when_the_time_is_over(root: Path, outcome: Outcome) -> None:
@@ -450,8 +449,8 @@ def test_law_10_a_trial_that_rested_ends_as_one_that_never_did(
         mine, other = (json.loads(p.read_text()) for p in (path, theirs[path.parent.name]))
         assert mine["test"] == other["test"]
         assert mine["validation"] == other["validation"]
-        losses = [[at, m["eval/loss"]] for at, m in mine["curve"] if "eval/loss" in m]
-        assert losses == [[at, m["eval/loss"]] for at, m in other["curve"] if "eval/loss" in m]
+        losses = [[at, m["eval/loss"]] for at, m, _ in mine["curve"] if "eval/loss" in m]
+        assert losses == [[at, m["eval/loss"]] for at, m, _ in other["curve"] if "eval/loss" in m]
 
     answered = sweep.run(  # every cell is known: also one that is gets no more than its rung
         dataclasses.replace(HALVED, name="again"), Listener(), Locations(alone)

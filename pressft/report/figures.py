@@ -114,14 +114,14 @@ def _curves(
     best = {arm: arms.choose(trials)[:1] for arm, trials in done.items()}
     rest = [(a, t) for a, trials in done.items() for t in trials if t not in best[a]]
     for arm, trial in rest[:MAX_FAINT]:
-        points = [Point(x, m[metric], "") for x, m in trial.result.curve if metric in m]
+        points = [Point(x, m[metric], "") for x, m, _ in trial.result.curve if metric in m]
         yield Series(f"{looks[arm].css} faint", tuple(points), line=True)
     for arm, trials in sorted(best.items(), key=lambda item: looks[item[0]].css, reverse=True):
         style = looks[arm]
         for trial in trials:
             points = [
                 Point(x, m[metric], f"{style.label}: {m[metric]:.3f} at {x:,} tokens")
-                for x, m in trial.result.curve
+                for x, m, _ in trial.result.curve
                 if metric in m
             ]
             marked = style.mark if len(points) <= 12 else ""

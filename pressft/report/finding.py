@@ -238,7 +238,7 @@ def _trained(
         runs=runs,
         perplexity=Estimate(score.perplexity, stats.perplexity(runs)),
         ratio=_ratio(runs, [trial.result.test for trial in reference]) if compared else None,
-        recovery=recovery(total(cut.test), score, theirs) if compared else None,
+        recovery=recovery(total(cut.test).loss, score.loss, theirs.loss) if compared else None,
         general=total(score for run in general for score in run) if general else None,
         forgetting=_ratio(general, [whole.general]) if general and whole else None,
         answers=answers,

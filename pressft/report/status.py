@@ -13,7 +13,7 @@ from pressft.spec import WHOLE
 from pressft.study import reader, scans
 from pressft.study.locations import Locations
 from pressft.study.reader import Stored
-from pressft.study.results import Store
+from pressft.study.results import Store, Untrained
 from pressft.study.trials import Trial
 
 
@@ -22,7 +22,9 @@ class Look:
     """A stored study, its complete trials by arm, and what it found so far."""
 
     found: Stored
+    untrained: Mapping[str, Untrained]  # by arm, the whole model first
     trials: Mapping[str, Sequence[Done]]
+    chosen: Mapping[str, Sequence[Done]]  # of each arm the best configuration, one trial a seed
     finding: Finding
 
 
@@ -74,7 +76,9 @@ def look(study: str, locations: Locations) -> Look:
     }
     scan = scans.find(locations.root, found.weights, found.corpus.split("+")[0])
     early = Counter(trial.arm for trial in found.trials if trial.state == "pruned")
-    return Look(found, trials, arms.finding(untrained, trials, answers_by_arm, scan, early))
+    summed_up = arms.finding(untrained, trials, answers_by_arm, scan, early)
+    cuts = {arm: cut for arm, (cut, _, _) in untrained.items()}
+    return Look(found, cuts, trials, chosen, summed_up)
 
 
 def is_done(found: Stored) -> bool:
@@ -102,7 +106,7 @@ def by_arm(trials: Sequence[Trial], store: Store) -> dict[str, list[Done]]:
     """The complete trials that have a result, by arm."""
     found: dict[str, list[Done]] = {}
     for trial in trials:
-        cell = str(trial.attrs.get("cell", ""))
+        cell = trial.cell
         if trial.state == "complete" and trial.value is not None and store.has(cell):
             params = {name: value for name, value in trial.params.items() if name != "seed"}
             config = json.dumps(params, sort_keys=True)

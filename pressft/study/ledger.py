@@ -29,7 +29,7 @@ from pressft.study.liveness import LEASE_S, is_gone, worker_name
 from pressft.study.reader import with_losses
 from pressft.study.sampling import OneArm, Planner, settled
 from pressft.study.study import Study, difference, grows
-from pressft.study.trials import Trial
+from pressft.study.trials import Trial, now_ms
 
 
 class Ledger:
@@ -103,10 +103,10 @@ class Ledger:
         if attrs.get("question") != self.design.question:
             study.set_user_attr("question", self.design.question)
 
-    def describe(self, **facts: Mapping[str, Any]) -> None:
-        """Keep facts about the study in the storage: its prompts, its environment."""
+    def describe(self, facts: Mapping[str, Any]) -> None:
+        """Keep facts about the study in the storage, as JSON: its prompts, its environment."""
         for name, fact in facts.items():
-            self._study.set_user_attr(name, dict(fact))
+            self._study.set_user_attr(name, fact)
 
     @property
     def start_id(self) -> str:
@@ -290,6 +290,7 @@ class Ledger:
 
     def _close(self, trial_id: int, state: TrialState, value: float | None = None) -> bool:
         """Whether the trial is closed as we wanted it, by us or by a call whose answer was lost."""
+        self._note(trial_id, ended=now_ms())
         values = None if value is None else [value]
         try:
             self._storage.set_trial_state_values(trial_id, state, values)
@@ -313,6 +314,10 @@ class Ledger:
         found = {t.number: t for t in self._storage.read(study_id, base, self._over)}
         self._over |= {number: trial for number, trial in found.items() if trial.is_over}
         return [trial for _, trial in sorted((self._over | found).items())]
+
+    def trial(self, number: int) -> Trial:
+        """A trial as it is stored now."""
+        return next(trial for trial in self.trials() if trial.number == number)
 
     def running(self) -> list[Trial]:
         """The running trials by number, with their validation losses so far."""

@@ -19,8 +19,3 @@ class Locations:
     def storage(self) -> str:
         """URL of Optuna's storage."""
         return self.optuna_url or f"sqlite:///{self.root.resolve() / 'optuna.db'}"
-
-    @property
-    def outbox(self) -> Path:
-        """Folder of what MLflow is still to be sent."""
-        return self.root / "outbox"

@@ -1,7 +1,7 @@
 """A study as its storage has it, for those who only look, or close what nobody works on."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,14 +11,18 @@ from optuna.trial import TrialState
 from pressft.spec import TrialSpec
 from pressft.study import storage
 from pressft.study.liveness import is_gone
-from pressft.study.trials import Trial
+from pressft.study.trials import Trial, now_ms
+
+ENVIRONMENT = "environment-"  # what the attributes begin with that hold one each
 
 
 @dataclass(frozen=True, slots=True)
 class Stored:
     """A study as its storage knows it: base spec, hashes of weights and corpus, trials; its
-    question, how many trials it asks for, what its models read, and where it was run."""
+    question, how many trials it asks for, the prompts of its models, where it was run last, the
+    environments that its trials name, and its datasets."""
 
+    name: str
     base: TrialSpec
     weights: str
     corpus: str
@@ -28,6 +32,8 @@ class Stored:
     asked: int
     prompts: Mapping[str, Any]
     environment: Mapping[str, Any]
+    environments: Mapping[str, Mapping[str, Any]]
+    datasets: Sequence[Mapping[str, Any]]
 
     @property
     def running(self) -> list[Trial]:
@@ -68,6 +74,7 @@ def read(name: str, address: str) -> Stored:
         for trial in opened.read(study._study_id, base)
     ]
     return Stored(
+        name=name,
         base=base,
         weights=definition["weights"],
         corpus=definition["corpus"],
@@ -77,6 +84,12 @@ def read(name: str, address: str) -> Stored:
         asked=attrs.get("asked", 0),
         prompts=attrs.get("prompts", {}),
         environment=attrs.get("environment", {}),
+        environments={
+            key.removeprefix(ENVIRONMENT): value
+            for key, value in attrs.items()
+            if key.startswith(ENVIRONMENT)
+        },
+        datasets=attrs.get("datasets", ()),
     )
 
 
@@ -97,5 +110,9 @@ def is_dead(trial: Trial) -> bool:
 
 def end(name: str, address: str, number: int) -> None:
     """Close a trial that nobody works on any more; the next sweep runs its cell again."""
-    study = storage.connect(storage.backend(address), name, create=False)
+    opened = storage.backend(address)
+    study = storage.connect(opened, name, create=False)
+    trial = next(t for t in opened.read(study._study_id) if t.number == number)
+    for key, value in {"died_in": "", "fault": "its process died", "ended": now_ms()}.items():
+        opened.set_trial_user_attr(trial.id, key, value)
     study.tell(number, state=TrialState.FAIL)

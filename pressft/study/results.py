@@ -4,16 +4,40 @@
 """
 
 import json
-import os
+import re
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, NamedTuple
 
 import filelock
+from pydantic import BeforeValidator, PlainSerializer, TypeAdapter, ValidationError
 
-from pressft.score import Score, as_rows, from_rows, total
+from pressft._files import write_atomically
+from pressft.errors import DataError
+from pressft.score import Score, total
 from pressft.spec import Removal
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")  # of a cell: no way out of the folder of cells
+
+# a score is stored as [nats, tokens, bytes, words]: there is one a document
+StoredScore = Annotated[
+    Score,
+    BeforeValidator(lambda row: Score(*row) if isinstance(row, list) else row),
+    PlainSerializer(lambda score: [score.nats, score.tokens, score.bytes, score.words]),
+]
+
+
+class Point(NamedTuple):
+    """Numbers of a training after so many tokens; `time` in milliseconds since 1970."""
+
+    tokens: int
+    metrics: dict[str, float]
+    time: int = 0
+
+
+Curve = tuple[Point, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,26 +47,26 @@ class Untrained:
 
     removal: Removal
     parameters: int  # of the cut model
-    test: tuple[Score, ...]
+    test: tuple[StoredScore, ...]
     samples: tuple[str, ...]
-    general: tuple[Score, ...] = ()
+    general: tuple[StoredScore, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class TrialResult:
-    """One finished cell. `curve` holds (tokens seen, metrics there) in order; seconds are wall."""
+    """One finished cell; `curve` is in the order of tokens, seconds are wall clock."""
 
     cell: str
     removal: Removal
-    validation: Score
-    test: tuple[Score, ...]  # of each test document, in the order of `Untrained.test`
-    curve: tuple[tuple[int, dict[str, float]], ...]
+    validation: StoredScore
+    test: tuple[StoredScore, ...]  # of each test document, in the order of `Untrained.test`
+    curve: Curve
     samples: tuple[str, ...]
     data: str  # digest of the training tokens in their order: equal for equal data
     tokens: int
     training_s: float
     total_s: float
-    general: tuple[Score, ...] = ()  # likewise, of the general text where there is one
+    general: tuple[StoredScore, ...] = ()  # likewise, of the general text where there is one
     micro: int = 0  # blocks a pass: fewer where memory was short
 
     @property
@@ -53,7 +77,7 @@ class TrialResult:
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What a cut model takes to run on `machine`: speed of greedy generation, peak memory of
+    """Inference cost of a cut model on `machine`: speed of greedy generation, peak memory of
     weights and work, size of its weights as exported."""
 
     machine: str
@@ -70,18 +94,37 @@ class Answers:
     key: str
     greedy: tuple[str, ...]
     sampled: tuple[str, ...]
-    scores: tuple[Score, ...]
+    scores: tuple[StoredScore, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Store:
-    """The cells under `root`, usually `mlruns`."""
+    """The cells under `root`, usually `mlruns`. Whatever takes the name of a cell raises DataError
+    for one that would lead elsewhere."""
 
     root: Path
 
     def folder(self, cell: str) -> Path:
-        """Where the files of a cell live: adapter, removal, result."""
-        return self.root / "cells" / cell
+        """Where the files of a cell live: adapter, removal, result.
+
+        Raises:
+            DataError: no name of a cell, or a link to somewhere else.
+        """
+        folder = self.root / "cells" / cell
+        if not NAME.fullmatch(cell) or folder.is_symlink():
+            raise DataError(f"{cell!r} is no cell: {self.root / 'cells'} has folders of such names")
+        return folder
+
+    def adapter(self, cell: str) -> Path | None:
+        """Folder of a cell's adapter, None where there is none.
+
+        Raises:
+            DataError: it is, or holds, a link: its files are copied to MLflow.
+        """
+        folder = self.folder(cell) / "adapter"
+        if link := next((path for path in (folder, *folder.rglob("*")) if path.is_symlink()), None):
+            raise DataError(f"{link} is a link: an adapter consists of files of its own")
+        return folder if folder.is_dir() else None
 
     def alone(self, cell: str) -> AbstractContextManager[object]:
         """Within it no other process works on the cell, of whatever study."""
@@ -90,94 +133,78 @@ class Store:
 
     def has(self, cell: str) -> bool:
         """Whether a cell is done."""
-        return self._path(cell, "result").is_file()
+        return bool(cell) and self._path(cell, "result").is_file()
 
     def trial(self, cell: str) -> TrialResult | None:
         """The result of a cell, None if it is not done."""
-        return self.known(cell) if self.has(cell) else None
+        found: TrialResult | None = self._read(TrialResult, cell, "result") if cell else None
+        return found
 
     def known(self, cell: str) -> TrialResult:
         """The result of a cell that is done."""
-        data: dict[str, Any] = json.loads(self._path(cell, "result").read_text())
-        return TrialResult(
-            **data
-            | {
-                "removal": _removal(data["removal"]),
-                "validation": from_rows([data["validation"]])[0],
-                "test": from_rows(data["test"]),
-                "general": from_rows(data.get("general", ())),
-                "curve": tuple((tokens, metrics) for tokens, metrics in data["curve"]),
-                "samples": tuple(data["samples"]),
-            }
-        )
+        result = self.trial(cell)
+        assert result
+        return result
 
     def untrained(self, key: str) -> Untrained | None:
         """Scores of a cut base, None if it has not been scored."""
-        data = self._read(key)
-        return data and Untrained(  # type: ignore[return-value]
-            **data
-            | {
-                "removal": _removal(data["removal"]),
-                "test": from_rows(data["test"]),
-                "general": from_rows(data.get("general", ())),
-                "samples": tuple(data["samples"]),
-            }
-        )
+        found: Untrained | None = self._read(Untrained, key, "result")
+        return found
 
     def save(self, cell: str, result: TrialResult | Untrained) -> None:
         """Write a result; a reader sees all of it or nothing."""
-        scores = {"test": as_rows(result.test), "general": as_rows(result.general)}
-        data = asdict(result) | scores
-        if isinstance(result, TrialResult):
-            data["validation"] = as_rows([result.validation])[0]
-        self._write(cell, "result", data)
+        self._write(cell, "result", result)
 
     def cost(self, key: str) -> Cost | None:
-        """What a cut model takes to run, None if it has not been measured."""
-        data = self._read(key, "cost")
-        return data and Cost(**data)  # type: ignore[return-value]
+        """Inference cost of a cut model, None if it has not been measured."""
+        found: Cost | None = self._read(Cost, key, "cost")
+        return found
 
     def save_cost(self, key: str, cost: Cost) -> None:
         """Keep a measurement beside the scores of the same cut base."""
-        self._write(key, "cost", asdict(cost))
+        self._write(key, "cost", cost)
 
     def answers(self, cell: str) -> Answers | None:
         """What the model of a cell last made of prompts and questions, None if it never did."""
-        data = self._read(cell, "answers")
-        return data and Answers(  # type: ignore[return-value]
-            data["key"],
-            tuple(data["greedy"]),
-            tuple(data["sampled"]),
-            from_rows(data["scores"]),
-        )
+        found: Answers | None = self._read(Answers, cell, "answers")
+        return found
 
     def save_answers(self, cell: str, answers: Answers) -> None:
         """Keep answers beside the result of their cell."""
-        self._write(cell, "answers", asdict(answers) | {"scores": as_rows(answers.scores)})
+        self._write(cell, "answers", answers)
+
+    def curve(self, cell: str, record: str) -> Curve:
+        """What was kept of the curve of a trial that ended without a result."""
+        return self._read(Curve, cell, f"curve-{record}") or () if cell else ()
+
+    def save_curve(self, cell: str, record: str, curve: Curve) -> None:
+        """Keep the curve of a trial that ends without a result."""
+        self._write(cell, f"curve-{record}", curve, Curve)
 
     def _path(self, cell: str, what: str) -> Path:
-        return self.folder(cell) / f"{what}.json"
+        folder = self.folder(cell)
+        if not NAME.fullmatch(what):
+            raise DataError(f"{what!r} is no name of a file of a cell")
+        return folder / f"{what}.json"
 
-    def _read(self, cell: str, what: str = "result") -> dict[str, Any] | None:
+    def _read(self, kind: Any, cell: str, what: str) -> Any:  # noqa: ANN401
         path = self._path(cell, what)
-        return json.loads(path.read_text()) if path.is_file() else None
+        if not path.is_file():
+            return None
+        try:
+            return _adapter(kind).validate_json(path.read_bytes())
+        except ValidationError as error:
+            why = error.errors()[0]["msg"]
+            raise DataError(f"{path} is damaged ({why}): delete it, and sweep again") from None
 
-    def _write(self, cell: str, what: str, data: dict[str, Any]) -> None:
+    def _write(self, cell: str, what: str, value: object, kind: Any = None) -> None:  # noqa: ANN401
         folder = self.folder(cell)
         folder.mkdir(parents=True, exist_ok=True)
+        known: Any = kind or type(value)
+        data = _adapter(known).dump_python(value)
         write_atomically(folder / f"{what}.json", json.dumps(data) + "\n")
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Write a file that is whole or not there, also after a power cut."""
-    part = path.with_name(f".{path.name}.{os.getpid()}")
-    with part.open("w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
-
-
-def _removal(data: dict[str, Any]) -> Removal:
-    fields = {name: tuple(v) if isinstance(v, list) else v for name, v in data.items()}
-    return Removal(**fields)  # type: ignore[arg-type]
+@cache
+def _adapter(kind: Any) -> TypeAdapter[Any]:  # noqa: ANN401
+    return TypeAdapter(kind)

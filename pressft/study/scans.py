@@ -3,7 +3,8 @@
 import csv
 import io
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,8 @@ class Scan:
     n_layers: int
     base: Score
     cuts: tuple[Cut, ...]
+    settings: Mapping[str, str | int | bool] = field(default_factory=dict)  # of its ScanSpec
+    made: int = 0  # milliseconds since 1970
 
     def kind(self, kind: str) -> list[Cut]:
         """Cuts of one kind in the order of depth: layers, attention, mlp or blocks."""

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -85,6 +86,11 @@ class Trial:
         """Arm, tokens and last validation loss in a few words."""
         loss = f", loss {self.losses[-1][1]:.3f}" if self.losses else ""
         return f"{self.arm} {self.tokens:,} of {self.spec.trained_tokens:,} tokens{loss}"
+
+
+def now_ms() -> int:
+    """Milliseconds since 1970."""
+    return int(time.time() * 1000)
 
 
 def key(params: Mapping[str, Value]) -> str:

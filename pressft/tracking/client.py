@@ -34,7 +34,8 @@ from mlflow.exceptions import MlflowException
 
 from pressft._text import plain
 from pressft.errors import MissingError, PressftError
-from pressft.tracking.outbox import Data
+from pressft.study.results import Point
+from pressft.tracking.runs import Data, Run
 
 STORE = "mlflow.db"
 SUMMARY = "summary"
@@ -47,12 +48,13 @@ BY_ARM = {
     },
     "searchFilter": f"tags.arm != '{SUMMARY}'",
 }
+OPEN = {"RUNNING", "SCHEDULED"}  # of the states of a run
+ORDER = ["attributes.start_time ASC"]  # then by id, as MLflow has it
 MOST_METRICS = 1000  # that MLflow takes in a batch
 REFUSED = {"INVALID_PARAMETER_VALUE", "BAD_REQUEST", "INVALID_STATE"}
 
 
 Rows = Sequence[Mapping[str, object]]  # of a table, alike in their keys; one at least
-Point = tuple[str, float, int, int]  # key, value, tokens seen, milliseconds since 1970
 
 
 class AwayError(MissingError):
@@ -68,14 +70,23 @@ class GoneError(PressftError):
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
-    """A run as the store knows it: RUNNING, FINISHED, FAILED or KILLED; its trial's number and
-    record."""
+class Shown:
+    """A run as MLflow has it: RUNNING, SCHEDULED, FINISHED, FAILED or KILLED; tags, last values."""
 
     run_id: str
     status: str
-    trial: int
-    record: str
+    tags: Mapping[str, str]
+    metrics: Mapping[str, float]
+
+    @property
+    def record(self) -> str:
+        """What tells the run apart from all others of its experiment, whoever writes it."""
+        return self.tags.get("record", "")
+
+    @property
+    def trial(self) -> int:
+        """Number of its trial."""
+        return int(self.tags["trial"])
 
 
 class Tracker:
@@ -111,7 +122,8 @@ class Tracker:
             raise MissingError(f"MLflow store: {_line(error)}") from error
 
     def experiment(self, name: str, question: str) -> str:
-        """Id of an experiment, made if it is not there; artifacts lie under the root."""
+        """Id of an experiment, made if it is not there, restored if it was deleted: another one
+        could not bear its name. Artifacts lie under the root."""
         if name not in self._experiments:
             with _calling():
                 found = self._client.get_experiment_by_name(name)
@@ -120,8 +132,14 @@ class Tracker:
                     tags = {NOTE: plain(question)}
                     self._client.create_experiment(name, location, tags)
                     found = self._client.get_experiment_by_name(name)
+                elif found.lifecycle_stage == "deleted":
+                    self._client.restore_experiment(found.experiment_id)
             self._experiments[name] = str(found.experiment_id)
         return self._experiments[name]
+
+    def forget(self) -> None:
+        """Look experiments up again: one of them has gone."""
+        self._experiments.clear()
 
     def describe(self, experiment: str, note: str) -> None:
         """The experiment's note, with a link to its curves by arm."""
@@ -138,48 +156,49 @@ class Tracker:
         key = f"mlflow.sharedViewState.{VIEW}"
         return [(str(e.name), page(e.experiment_id, by_arm=key in e.tags)) for e in found]
 
-    def start(
-        self,
-        experiment: str,
-        record: str,
-        title: str,
-        params: Mapping[str, str],
-        tags: Mapping[str, str],
-        data: Iterable[Data],
-    ) -> str:
-        """Id of the run that shows a record, now running: a new one, or the one there is."""
-        tags = {**tags, "record": record, "mlflow.runName": title}
-        found = self.showing(experiment, record)
+    def create(self, experiment: str, run: Run) -> str:
+        """Id of a new run, now running, with its params, tags and datasets."""
+        tags = {**run.tags, "record": run.record, "mlflow.runName": run.name}
         with _calling():
-            if found:
-                run = self._client.get_run(found[0])
-                self._client.update_run(found[0], status="RUNNING")
-                if "fault" in run.data.tags:
-                    self._client.delete_tag(found[0], "fault")
-                self.tag(found[0], tags)
-            else:
-                run = self._client.create_run(experiment, tags=tags)
-            run_id = str(run.info.run_id)
-            if not run.data.params:
-                pairs = [Param(key, value) for key, value in params.items()]
-                self._client.log_batch(run_id, params=pairs)
-            if not (run.inputs and run.inputs.dataset_inputs):
-                self._client.log_inputs(run_id, [_input(item) for item in data])
+            made = self._client.create_run(experiment, run.started or None, tags)
+            run_id = str(made.info.run_id)
+            pairs = [Param(key, value) for key, value in run.params.items()]
+            self._client.log_batch(run_id, params=pairs)
+            if run.datasets:
+                self._client.log_inputs(run_id, [_input(item) for item in run.datasets])
         return run_id
 
-    def showing(self, experiment: str, record: str) -> list[str]:
-        """Ids of the runs that show a record, the oldest first: one, unless a request that was
-        taken for lost came through."""
-        order = ["attributes.start_time ASC"]
-        with _calling():
-            found = self._client.search_runs(
-                [experiment], f"tags.record = '{record}'", order_by=order
-            )
-        return [str(run.info.run_id) for run in found]
+    def showing(self, experiment: str, record: str) -> list[Shown]:
+        """The runs that show a record, in an order all processes agree on: one, unless two
+        processes made it at once, or a request that was taken for lost came through."""
+        return self._search(experiment, f"tags.record = '{record}'")
 
-    def log(self, run_id: str, points: Sequence[Point]) -> None:
-        """Points of curves; told again with the same time, a point is the same one."""
-        metrics = [Metric(key, value, at, tokens) for key, value, tokens, at in points]
+    def runs(self, experiment: str, study: str) -> list[Shown]:
+        """The runs of a study's trials, the summary left out."""
+        return self._search(experiment, f"tags.study = '{study}' and tags.arm != '{SUMMARY}'")
+
+    def _search(self, experiment: str, words: str) -> list[Shown]:
+        found: list[Shown] = []
+        token = None
+        while True:
+            with _calling():
+                page_ = self._client.search_runs(
+                    [experiment], words, max_results=1000, order_by=ORDER, page_token=token
+                )
+            found += [
+                Shown(r.info.run_id, r.info.status, dict(r.data.tags), dict(r.data.metrics))
+                for r in page_
+            ]
+            if not (token := page_.token):
+                return found
+
+    def log(self, run_id: str, points: Iterable[Point]) -> None:
+        """Points of curves; one told again with the same time is the same one."""
+        metrics = [
+            Metric(key, value, point.time, point.tokens)
+            for point in points
+            for key, value in point.metrics.items()
+        ]
         with _calling():
             for start in range(0, len(metrics), MOST_METRICS):
                 self._client.log_batch(run_id, metrics=metrics[start : start + MOST_METRICS])
@@ -193,36 +212,18 @@ class Tracker:
                 for point in self._client.get_metric_history(run_id, key)
             }
 
-    def latest(self, run_id: str) -> dict[str, float]:
-        """The last value of every metric of a run."""
-        with _calling():
-            return dict(self._client.get_run(run_id).data.metrics)
-
-    def runs(self, experiment: str, study: str) -> list[Run]:
-        """The runs of a study's trials, the summary left out."""
-        with _calling():
-            found = self._client.search_runs(
-                [experiment],
-                f"tags.study = '{study}' and tags.arm != '{SUMMARY}'",
-                max_results=50_000,
-                order_by=["attributes.start_time ASC"],
-            )
-        return [
-            Run(
-                r.info.run_id,
-                r.info.status,
-                int(r.data.tags["trial"]),
-                r.data.tags.get("record", ""),
-            )
-            for r in found
-        ]
-
     def tag(self, run_id: str, tags: Mapping[str, str]) -> None:
         """Set tags of a run."""
         if not tags:
             return
         with _calling():
             self._client.log_batch(run_id, tags=[RunTag(key, value) for key, value in tags.items()])
+
+    def untag(self, run_id: str, names: Iterable[str]) -> None:
+        """Remove tags of a run."""
+        with _calling():
+            for name in names:
+                self._client.delete_tag(run_id, name)
 
     def files(self, run_id: str, folder: Path) -> None:
         """Copy a folder's files to the run's artifacts."""
@@ -236,19 +237,14 @@ class Tracker:
                 (Path(folder) / name).write_text(text)
             self.files(run_id, Path(folder))
 
-    def finish(self, run_id: str, status: str, at: int | None = None) -> None:
-        """Close a run: FINISHED, FAILED or KILLED, now or at some milliseconds since 1970."""
+    def set_status(self, run_id: str, status: str, ended: int | None = None) -> None:
+        """RUNNING or SCHEDULED, or over: FINISHED, FAILED or KILLED, at some milliseconds since
+        1970."""
         with _calling():
-            self._client.set_terminated(run_id, status, at)
-
-    def settle(self, run_id: str, record: str) -> None:
-        """Put the other runs that show the same record among the deleted ones."""
-        if run_id:
-            with _calling():
-                experiment = self._client.get_run(run_id).info.experiment_id
-            for other in self.showing(experiment, record):
-                if other != run_id:
-                    self.drop(other)
+            if status in OPEN:
+                self._client.update_run(run_id, status=status)
+            else:
+                self._client.set_terminated(run_id, status, ended)
 
     def drop(self, run_id: str) -> None:
         """Put a run among the deleted ones."""
@@ -264,8 +260,10 @@ class Tracker:
         tables: Mapping[str, Rows],
     ) -> None:
         """Write the study's one `summary` run anew; `tables` are what MLflow shows as tables."""
-        tags = {"study": study, "arm": SUMMARY}
-        run_id = self.start(experiment, f"{study}-{SUMMARY}", SUMMARY, {}, tags, [])
+        record = f"{study}-{SUMMARY}"
+        found = self.showing(experiment, record)
+        run = Run(record, SUMMARY, tags={"study": study, "arm": SUMMARY})
+        run_id = found[0].run_id if found else self.create(experiment, run)
         # as `mlflow.log_table` writes them, but anew each time: that one appends
         named = [{"path": f"{name}.json", "type": "table"} for name in tables]
         self.tag(run_id, {NOTE: note, "mlflow.loggedArtifacts": json.dumps(named)})
@@ -276,7 +274,7 @@ class Tracker:
             for name, rows in tables.items()
         }
         self.texts(run_id, {**texts, **written})
-        self.finish(run_id, "FINISHED")
+        self.set_status(run_id, "FINISHED")
 
 
 @contextmanager

@@ -1,4 +1,7 @@
-"""How a trial looks in MLflow: its name, params, tags, datasets and texts. Pure data, no store."""
+"""What MLflow shows of a trial: a pure projection of Optuna's storage and of the files of results.
+
+The sweep makes it as a trial goes, the doctor from what is stored; both make the same (law 9).
+"""
 
 import dataclasses
 import hashlib
@@ -8,6 +11,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -17,26 +21,168 @@ from pressft.report.finding import Finding
 from pressft.score import total
 from pressft.spec import WHOLE, TrialSpec
 from pressft.study.prompts import Prompts
-from pressft.study.results import TrialResult, Untrained
-from pressft.tracking.outbox import Data
+from pressft.study.reader import Stored
+from pressft.study.results import Point, Store, TrialResult, Untrained
+from pressft.study.scans import CRITERIA, Scan
+from pressft.study.trials import Trial
 
 PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "optuna", "mlflow")
+NOTE = "mlflow.note.content"  # Markdown, rendered with its pictures
+VERSION = 1  # raise it when the same trial would be shown otherwise
+SCANS = "scan"  # experiment of all scans
+SCAN_QUESTION = "What removing each part costs before any training."
+SINGLE = "run-"  # what the names of studies of one trial begin with
+STATES = {"running": "RUNNING", "complete": "FINISHED", "pruned": "KILLED", "waiting": "SCHEDULED"}
+
+
+@dataclass(frozen=True, slots=True)
+class Data:
+    """A dataset of a run: `digest` is our own sha256, MLflow's looks at 10,000 rows only."""
+
+    name: str
+    digest: str
+    source: str
+    context: str  # training, validation or test
+    profile: str  # JSON
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """All that MLflow shows of a trial or a scan, told apart by `record` within its experiment.
+
+    Times are milliseconds since 1970; `version` names the state that is shown, and is written
+    last, so that whoever finds it in MLflow knows that all of it is there.
+    """
+
+    record: str
+    name: str
+    status: str = "FINISHED"
+    started: int = 0
+    ended: int | None = None
+    params: Mapping[str, str] = field(default_factory=dict)
+    tags: Mapping[str, str] = field(default_factory=dict)
+    datasets: Sequence[Data] = ()
+    points: Sequence[Point] = ()
+    texts: Mapping[str, str] = field(default_factory=dict)
+    folder: Path | None = None  # whose files are artifacts
+    version: str = ""
+
+
+def experiment(study: str) -> str:
+    """Name of the MLflow experiment of a study; single runs share one."""
+    return "runs" if study.startswith(SINGLE) else study
+
+
+def shown(trials: Sequence[Trial]) -> list[Trial]:
+    """The trials that have a run of their own, by number; one that goes on where another was cut
+    short takes over its run, which shows the later one."""
+    last = {str(trial.attrs["record"]): trial for trial in trials if "record" in trial.attrs}
+    return sorted(last.values(), key=lambda trial: trial.number)
+
+
+def state(trial: Trial) -> str:
+    """16 hex digits that name what a run shows of a trial: equal as long as nothing changes."""
+    attrs = {key: value for key, value in trial.attrs.items() if key not in {"alive", "worker"}}
+    what = json.dumps([VERSION, trial.number, trial.state, attrs], sort_keys=True)
+    return hashlib.sha256(what.encode()).hexdigest()[:16]
+
+
+def of_trial(found: Stored, trial: Trial, store: Store) -> Run:
+    """The run of a trial that has a record.
+
+    Its curve is that of its result, or, where it has none, what was kept of it when it ended.
+
+    Raises:
+        DataError: the storage names a cell that is none.
+    """
+    spec, record = trial.spec, str(trial.attrs["record"])
+    cut = store.untrained(str(trial.attrs["untrained"])) if "untrained" in trial.attrs else None
+    result = store.trial(trial.cell) if trial.state == "complete" else None
+    environment = found.environments.get(str(trial.attrs.get("environment")), {})
+    tags = _tags(found, trial) | {"git_commit": str(environment.get("commit", "none"))}
+    texts = {"environment.json": json.dumps(environment, indent=2)}
+    points = store.curve(trial.cell, record)
+    if result and cut:
+        points = (*result.curve, Point(result.tokens, test_metrics(result, cut), _ended(trial)))
+        columns = {"untrained": cut.samples, "trained": result.samples}
+        texts["samples.md"] = samples(columns)
+        tags[NOTE] = note(result, cut)
+    return Run(
+        record=record,
+        name=name(spec),
+        status=_status(trial),
+        started=int(trial.attrs.get("started", 0)),
+        ended=_ended(trial),
+        params=_params(spec, cut),
+        tags=tags,
+        datasets=[Data(**item) for item in found.datasets],
+        points=points,
+        texts=texts,
+        folder=store.adapter(trial.cell) if result else None,
+        version=state(trial) if trial.state != "running" else "",
+    )
+
+
+def of_scan(scan: Scan, key: str) -> Run:
+    """The run of a scan: curves over depth; the x axis is the index of the first layer of a cut."""
+    names = {"layers": "perplexity"}
+    points = []
+    for kind in ("layers", "attention", "mlp", "blocks"):
+        for index, cut in enumerate(scan.kind(kind)):
+            metrics = {f"scan/{names.get(kind, kind)}": cut.score.perplexity}
+            if kind == "layers":
+                metrics |= {f"scan/{name}": getattr(cut, name) for name in CRITERIA}
+            points.append(Point(index, metrics, scan.made))
+    return Run(
+        record=f"scan-{key}",
+        name=f"{scan.model} on {scan.corpus}",
+        started=scan.made,
+        ended=scan.made,
+        params={key: str(value) for key, value in scan.settings.items()},
+        tags={"study": SCANS, "arm": "all", "corpus": scan.fingerprint},
+        points=points,
+        texts={"scan.csv": scan.as_csv()},
+        version=f"{key}-{VERSION}",
+    )
+
+
+def _status(trial: Trial) -> str:
+    """MLflow's word for the state of a trial: KILLED where it was cut short, FAILED by a fault."""
+    cut_short = trial.attrs.get("interrupted") or "died_in" in trial.attrs
+    return STATES.get(trial.state, "KILLED" if cut_short else "FAILED")
+
+
+def _ended(trial: Trial) -> int:
+    return int(trial.attrs.get("ended", 0))
+
+
+def _tags(found: Stored, trial: Trial) -> dict[str, str]:
+    """What a run is found and grouped by, and how it ended."""
+    tags = {
+        "study": found.name,
+        "arm": trial.arm,
+        "trial": str(trial.number),
+        "cell": trial.cell,
+        "corpus": found.corpus,
+    }
+    for key in ("fault", "pruned"):
+        if trial.state != "running" and (why := trial.attrs.get(key)):
+            tags[key] = str(why)
+    if trial.state == "complete":
+        tags["reused"] = str(bool(trial.attrs.get("reused"))).lower()
+    return tags
+
+
+def _params(spec: TrialSpec, cut: Untrained | None) -> dict[str, str]:
+    """TrialSpec's fields, and the layers that `remove` stood for."""
+    params = {key: str(value) for key, value in dataclasses.asdict(spec).items()}
+    return params | ({"remove_layers": str(list(cut.removal.parts))} if cut else {})
 
 
 def name(spec: TrialSpec) -> str:
     """Arm, rank and learning rate, and the seed where it is not 0: `middle r8 lr0.0002`."""
     seed = f" s{spec.seed}" if spec.seed else ""
     return f"{spec.remove} r{spec.rank} lr{spec.learning_rate:g}{seed}"
-
-
-def params(spec: TrialSpec, cut: Untrained) -> dict[str, object]:
-    """TrialSpec's fields, and the layers that `remove` stood for."""
-    return dataclasses.asdict(spec) | {"remove_layers": list(cut.removal.parts)}
-
-
-def tags(study: str, arm: str, trial: int, cell: str, corpus: str) -> dict[str, object]:
-    """What a run is found and grouped by; `corpus` is a fingerprint."""
-    return {"study": study, "arm": arm, "trial": trial, "cell": cell, "corpus": corpus}
 
 
 def note(result: TrialResult, cut: Untrained) -> str:

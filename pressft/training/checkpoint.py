@@ -11,6 +11,8 @@ import os
 import shutil
 from pathlib import Path
 
+from pressft.study.results import Point
+
 MARKER = "whole.json"
 KEPT = 2  # the newest ones: the last may turn out damaged
 
@@ -49,6 +51,13 @@ def newest(folder: Path) -> tuple[Path | None, list[Path]]:
             return path, damaged
         damaged.append(path)
     return None, damaged
+
+
+def curve(folder: Path) -> tuple[Point, ...]:
+    """The points of a training up to its newest whole checkpoint under `folder`; none without."""
+    found, _ = newest(folder)
+    state = json.loads((found / "teller.json").read_text()) if found else {"curve": ()}
+    return tuple(Point(*point) for point in state["curve"])
 
 
 def _found(folder: Path) -> list[Path]:

@@ -1,0 +1,31 @@
+"""The `summary` run of a study in MLflow: note, report, tables, texts side by side."""
+
+from pressft._text import plain
+from pressft.report import page, status, tables
+from pressft.study.locations import Locations
+from pressft.study.prompts import Prompts
+from pressft.tracking import runs
+from pressft.tracking.client import Tracker
+
+
+def write(tracker: Tracker, name: str, locations: Locations) -> None:
+    """Write the summary of a stored study anew, as far as the study is.
+
+    Raises:
+        AwayError, RejectedError, GoneError: as MLflow answers.
+    """
+    seen = status.look(name, locations)
+    found, finding = seen.found, seen.finding
+    experiment = tracker.experiment(name, found.question)
+    table = tables.markdown(finding)
+    parts = (" ".join(part.split()) for part in found.question.split("\n\n"))
+    question = "\n\n".join(map(plain, parts))
+    note = f"**{plain(page.sentence(finding))}**\n\n{question}"
+    files = {
+        "report.html": page.page(name, seen, locations),
+        "arms.md": table,
+        "arms.csv": tables.as_csv(finding),
+    }
+    shown = runs.answers_by_arm(finding, Prompts.of(found.prompts))
+    tracker.describe(experiment, note)
+    tracker.summary(experiment, name, f"{note}\n\n{table}", files, shown)
