@@ -27,12 +27,12 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from crawler import exporter, store
-from crawler.articles import build
-from crawler.cleaning import clean
-from crawler.exporter import assign
-from crawler.extraction import extract
-from crawler.languages import language_of
+from crawler import export, store
+from crawler.export import assign
+from crawler.extract.article import build
+from crawler.extract.clean import clean
+from crawler.extract.language import language_of
+from crawler.extract.page import extract
 from pressft import invented, newsroom
 from pressft.corpus import write_table
 
@@ -111,7 +111,7 @@ def stages(corpus: Path, folder: Path) -> None:
         "language": lambda: [language_of(one.text) for one in cleaned],
         "near duplicates": lambda: assign(articles, ()),
         "writing the shard": lambda: write_table(grouped, folder / "shard"),
-        "all of the export": lambda: exporter.export(folder, articles),
+        "all of the export": lambda: export.export(folder, articles),
     }
     for what, run in work.items():
         began = time.process_time()
@@ -183,7 +183,7 @@ def crawled(feed: str, corpus: Path, n: int) -> Cost:
     """What a crawl of `n` articles into a new corpus takes."""
     command = [sys.executable, "-m", "scrapy", "crawl", "press", "-a", f"feed={feed}"]
     cost = spent([*command, "-a", f"corpus={corpus}", *LOCAL])
-    if (found := len(exporter.existing(corpus))) != n:
+    if (found := len(export.existing(corpus))) != n:
         raise SystemExit(f"{found} articles of {n} in {corpus}")
     return cost
 

@@ -24,7 +24,7 @@ from pathlib import Path
 
 import trafilatura
 
-from crawler.extraction import extract
+from crawler.extract.page import extract
 
 SHINGLE_WORDS = 4
 SENTENCE = "The {} crossed the river at noon and nobody on the bridge had seen one before."

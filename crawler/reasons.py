@@ -3,8 +3,8 @@
 from scrapy.exceptions import DownloadCancelledError, IgnoreRequest
 from scrapy.spidermiddlewares.httperror import HttpError
 
-from crawler.addresses import MissingContact, RefusedAddress
-from crawler.patience import StayAway
+from crawler.middlewares.addresses import MissingContact, RefusedAddress
+from crawler.middlewares.politeness import StayAway
 
 UNREACHABLE = ("certificate not trusted", "connection refused", "unknown host")
 _NAMES = {

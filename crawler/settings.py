@@ -20,14 +20,14 @@ COOKIES_ENABLED = False
 REFERRER_POLICY = "no-referrer"
 
 # Closed: http and https to verified hosts, bounded in size, time and hops, no way in.
-TWISTED_DNS_RESOLVER = "crawler.addresses.PublicResolver"
+TWISTED_DNS_RESOLVER = "crawler.middlewares.addresses.PublicResolver"
 DOWNLOAD_HANDLERS = {
     "data": None,
     "file": None,
     "ftp": None,
     "s3": None,
-    "http": "crawler.patience.PatientHandler",
-    "https": "crawler.patience.PatientHandler",
+    "http": "crawler.middlewares.politeness.PatientHandler",
+    "https": "crawler.middlewares.politeness.PatientHandler",
 }
 DOWNLOAD_VERIFY_CERTIFICATES = True
 DOWNLOAD_MAXSIZE = 5 * 1024 * 1024  # bytes after decompression
@@ -47,8 +47,8 @@ REMOTE_CONTROL_ENABLED = False
 CONCURRENT_ITEMS = 1  # there are none; Scrapy 2.19 starts so many tasks a response
 DOWNLOADER_MIDDLEWARES = {
     "scrapy.downloadermiddlewares.robotstxt.RobotsTxtMiddleware": None,
-    "crawler.robots.ObeyRobotsMiddleware": 100,
-    "crawler.addresses.PublicAddressMiddleware": 760,  # after 750: it sees the proxy
+    "crawler.middlewares.robots.ObeyRobotsMiddleware": 100,
+    "crawler.middlewares.addresses.PublicAddressMiddleware": 760,  # after 750: it sees the proxy
 }
 
 # First come, first fetched; feed pages have a higher priority of their own. The spider knows what

@@ -14,8 +14,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from crawler.arguments import DATABASE
 from crawler.feeds import Entry
-from crawler.plan import DATABASE
 from pressft.corpus import article_id
 from pressft.errors import MissingError
 

@@ -23,14 +23,15 @@ from scrapy.commands import crawl
 from scrapy.crawler import Crawler
 from scrapy.exceptions import CloseSpider
 
-from crawler import exporter, plan, repeats, store, summary
-from crawler.addresses import is_private_host
-from crawler.articles import Demands, Made
-from crawler.building import built_all
-from crawler.exporter import Exported
-from crawler.plan import DATABASE, NO_CONTACT, Plan
+from crawler import arguments, export, progress, store
+from crawler.arguments import DATABASE, NO_CONTACT, Plan
+from crawler.export import Exported
+from crawler.extract import repeats
+from crawler.extract.article import Demands, Made
+from crawler.middlewares.addresses import is_private_host
+from crawler.pipelines import built_all
+from crawler.sandbox import Workers
 from crawler.spiders.press import PressSpider
-from crawler.workers import Workers
 from pressft.errors import DataError, MissingError, PressftError, RefusedError, UsageError
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -61,7 +62,7 @@ class Command(crawl.Command):
         try:
             if args != [PressSpider.name]:
                 raise UsageError(f"no spider {' '.join(args)!r}: choose {PressSpider.name}")
-            self._crawl(plan.parse(opts.spargs))
+            self._crawl(arguments.parse(opts.spargs))
         except PressftError as error:
             _say(f"error: {error}")
             self.exitcode = error.exit_code
@@ -75,7 +76,7 @@ class Command(crawl.Command):
             raise DataError(f"{why}: there is nothing to read again, crawl it first")
         with _locked(asked):
             fresh = not (asked.corpus / DATABASE).exists()
-            exporter.existing(asked.corpus)  # a damaged corpus is told before an hour of crawling
+            export.existing(asked.corpus)  # a damaged corpus is told before an hour of crawling
             pages = store.Store(None if asked.dry_run and fresh else asked.corpus)
             try:
                 if asked.reextract:
@@ -185,11 +186,11 @@ def _locked(asked: Plan) -> Iterator[None]:
 def _finish(spider: PressSpider) -> None:
     """Write the corpus, with pages that an earlier, killed crawl left, and sum up."""
     folder = spider.plan.corpus
-    done = {article.id for article in exporter.existing(folder)}
+    done = {article.id for article in export.existing(folder)}
     with suppress(CloseSpider):  # a full disk, already among the problems
         asyncio.run(_derive(spider, done | spider.made.keys()))
     made = spider.made.values()
-    receipt = exporter.export(
+    receipt = export.export(
         folder,
         [one.article for one in made if one.article],
         {one.id: one.drops for one in made},
@@ -201,7 +202,7 @@ def _finish(spider: PressSpider) -> None:
             raise DataError(_nothing(spider))
         return
     assert spider.crawler.stats
-    summary.table(spider.crawler.stats.get_stats())
+    progress.table(spider.crawler.stats.get_stats())
     _say(f"{folder}: {receipt.total} articles, {receipt.new} new{_losses(spider)}")
 
 
@@ -230,7 +231,7 @@ def _reextract(asked: Plan, pages: store.Store, demands: Demands) -> None:
     for number in _SIGNALS:
         signal.signal(number, _stop)
     made, reasons = asyncio.run(_rebuild(asked, pages, demands))
-    receipt = exporter.export_anew(
+    receipt = export.export_anew(
         asked.corpus,
         [one.article for one in made if one.article],
         {one.id: one.drops for one in made},
@@ -256,7 +257,7 @@ async def _rebuild(
     reasons: Counter[str] = Counter()
     try:
         stored = pages.pages(but=set(), dropped=True)
-        with summary.counting(n_pages) as advance:
+        with progress.counting(n_pages) as advance:
             async for page, one in built_all(workers, stored, demands, ahead=2 * n_workers):
                 made.append(one)
                 if one.article:

@@ -1,7 +1,7 @@
 """The spider `press`: feeds, page by page, and every entry's page; all it sees goes to the store.
 
-Left to others: checking the arguments (`plan`), what is made of a page (`building`), writing the
-corpus (`exporter`), polite and safe requests (`addresses`, `robots`, `patience`).
+Left to others: checking the arguments (`arguments`), what is made of a page (`pipelines`), writing
+the corpus (`export`), polite and safe requests (`middlewares`).
 """
 
 import hashlib
@@ -25,15 +25,15 @@ from scrapy.settings import BaseSettings
 from twisted.python.failure import Failure
 
 from crawler import feeds
-from crawler.addresses import MissingContact, RefusedAddress
-from crawler.articles import Demands, Made
-from crawler.building import built
+from crawler.arguments import NO_CONTACT, Plan, Source
+from crawler.extract.article import Demands, Made
 from crawler.feeds import Entry, Feed
-from crawler.patience import STOPPED, Patience
-from crawler.plan import NO_CONTACT, Plan, Source
+from crawler.middlewares.addresses import MissingContact, RefusedAddress
+from crawler.middlewares.politeness import STOPPED, Patience
+from crawler.pipelines import built
 from crawler.reasons import reason
+from crawler.sandbox import Workers
 from crawler.store import Store, StoredFeed, StoredPage
-from crawler.workers import Workers
 from pressft.corpus import article_id
 from pressft.errors import DataError, MissingError, PressftError, RefusedError, UsageError
 

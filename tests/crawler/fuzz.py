@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 import atheris
 
 with atheris.instrument_imports(include=["crawler"]):
-    from crawler.articles import build
+    from crawler.extract.article import build
     from crawler.feeds import Entry, parse
     from crawler.store import StoredPage
     from pressft.errors import DataError

@@ -18,7 +18,7 @@ from twisted.internet.address import IPv4Address as TCPAddress
 from twisted.internet.interfaces import IResolutionReceiver
 
 from crawler import settings
-from crawler.addresses import MissingContact, Policy, PublicResolver, is_public
+from crawler.middlewares.addresses import MissingContact, Policy, PublicResolver, is_public
 
 
 @pytest.mark.parametrize(
@@ -174,4 +174,4 @@ def test_doors_that_stay_closed() -> None:
         "http",
         "https",
     }
-    assert settings.TWISTED_DNS_RESOLVER == "crawler.addresses.PublicResolver"
+    assert settings.TWISTED_DNS_RESOLVER == "crawler.middlewares.addresses.PublicResolver"

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from loopback import LOOPBACK, ROOT, Answer, Crawl, Site, rss, scrapy
 
-from crawler import plan
+from crawler import arguments
 from pressft import corpus
 from pressft.corpus import Article
 from pressft.newsroom import Newsroom, Story
@@ -208,7 +208,7 @@ def test_a_bad_argument_is_exit_2_and_an_unwritable_folder_5(crawl: Crawl, tmp_p
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == (
         "error: unknown newsroom 'nowhere': give an http or https URL, or a name, "
-        f"{', '.join(plan.presets())}\n"
+        f"{', '.join(arguments.presets())}\n"
     )
     done = crawl("http://127.0.0.1/", Path("/proc/none/c"))
     assert done.returncode == 5

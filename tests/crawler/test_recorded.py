@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from crawler.articles import build
+from crawler.extract.article import build
 from crawler.feeds import Entry
 from crawler.store import StoredPage
 

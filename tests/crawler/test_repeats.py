@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from crawler import repeats
-from crawler.cleaning import Drop
-from crawler.exporter import Exported, existing, export, export_anew
+from crawler.export import Exported, existing, export, export_anew
+from crawler.extract import repeats
+from crawler.extract.clean import Drop
 from pressft import corpus
 from pressft.corpus import Article, single
 from pressft.errors import DataError

@@ -2,7 +2,7 @@
 
 A number is a telephone number by its form (a plus, a trunk zero, an area code in brackets) or by
 what stands before it; years, prices, ranges and results are none. Left to others: dropping the
-blocks that hold most of them (`cleaning`).
+blocks that hold most of them (`clean`).
 """
 
 import re

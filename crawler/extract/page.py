@@ -1,8 +1,8 @@
 """Text, title, date, language and tags out of one HTML page: a pure function.
 
 trafilatura finds the article; tables of data and a preset's noise go before it looks. Left to
-others: which of feed and page to believe (`articles`), what to keep of the paragraphs (`cleaning`),
-limits of time and memory (`building`).
+others: which of feed and page to believe (`article`), what to keep of the paragraphs (`clean`),
+limits of time and memory (`pipelines`).
 """
 
 import copy
@@ -16,8 +16,8 @@ import trafilatura
 from lxml import etree, html
 from lxml.cssselect import CSSSelector
 
-from crawler.cleaning import normalise
-from crawler.plan import Preset
+from crawler.arguments import Preset
+from crawler.extract.clean import normalise
 
 _HEADING = re.compile(r"h[1-6]")
 _LANGUAGE = re.compile(r"[a-z]{2,3}")

@@ -2,16 +2,16 @@
 
 The feed is believed first for title and date, the page for language, both for tags; the text is
 the page's. Left to others: what repeats over the newsroom (`repeats`), near-duplicate groups
-(`exporter`), doing this in a process with limits (`building`).
+(`export`), doing this in a process with limits (`pipelines`).
 """
 
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from crawler.cleaning import EMPTY, Drop, clean
-from crawler.extraction import extract
-from crawler.languages import language_of
-from crawler.plan import preset_of
+from crawler.arguments import preset_of
+from crawler.extract.clean import EMPTY, Drop, clean
+from crawler.extract.language import language_of
+from crawler.extract.page import extract
 from crawler.store import StoredPage
 from pressft.corpus import Article, text_sha256
 

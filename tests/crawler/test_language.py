@@ -2,7 +2,7 @@
 
 import pytest
 
-from crawler.languages import language_of
+from crawler.extract.language import language_of
 
 ENGLISH = (
     "The bridge by the mill is open again, and people walk to work across it every morning, while "

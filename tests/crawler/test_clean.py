@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from releases import Release, releases
 
-from crawler import noise, sentences
-from crawler.cleaning import clean, normalise
-from crawler.masking import mask
+from crawler.extract import noise, sentences
+from crawler.extract.clean import clean, normalise
+from crawler.extract.mask import mask
 
 RELEASES = releases()
 ANY = st.lists(

@@ -2,14 +2,14 @@
 
 Patterns of English and German, on text whose addresses and numbers are masked. A fuel figure in
 running prose is news; a label with a figure is a note. Left to others: how far a block reaches
-(`cleaning`), what repeats over a newsroom (`repeats`).
+(`clean`), what repeats over a newsroom (`repeats`).
 """
 
 import re
 from dataclasses import dataclass
 from functools import lru_cache
 
-from crawler.masking import EMAIL, PHONE
+from crawler.extract.mask import EMAIL, PHONE
 
 CONTACT, AUTHOR, ABOUT = "contact", "author", "about the company"
 FUEL, MEDIA, LINKS, LEGAL = "fuel and CO2 note", "media note", "links", "legal note"

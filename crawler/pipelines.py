@@ -4,9 +4,9 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Iterable
 
-from crawler.articles import Demands, Made, build
+from crawler.extract.article import Demands, Made, build
+from crawler.sandbox import OverLimit, Workers
 from crawler.store import StoredPage
-from crawler.workers import OverLimit, Workers
 
 
 async def built(workers: Workers, page: StoredPage, demands: Demands) -> Made:

@@ -5,11 +5,11 @@ from datetime import UTC, datetime
 
 import pytest
 
-from crawler.articles import Demands, Made, build
-from crawler.building import built, built_all
+from crawler.extract.article import Demands, Made, build
 from crawler.feeds import Entry
+from crawler.pipelines import built, built_all
+from crawler.sandbox import Workers
 from crawler.store import StoredPage
-from crawler.workers import Workers
 
 NOW = datetime(2024, 2, 29, 12, tzinfo=UTC)
 TEXT = "The ferry left at noon with nobody on board but the captain and a dog that he had found."

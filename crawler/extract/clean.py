@@ -12,9 +12,17 @@ from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
 
-from crawler import sentences
-from crawler.masking import mask
-from crawler.noise import CONTACT, Opening, is_card_line, is_heading, is_prose, opening, reason_of
+from crawler.extract import sentences
+from crawler.extract.mask import mask
+from crawler.extract.noise import (
+    CONTACT,
+    Opening,
+    is_card_line,
+    is_heading,
+    is_prose,
+    opening,
+    reason_of,
+)
 
 EMPTY, TITLE, REPEATED = "empty", "title", "repeated"
 _CARD_LINES = 4  # name, role, company, address: more above a telephone number is text

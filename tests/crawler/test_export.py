@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from crawler.exporter import Exported, existing, export
+from crawler.export import Exported, existing, export
 from pressft import corpus
 from pressft.corpus import Article, article_id
 from pressft.errors import DataError, MissingError

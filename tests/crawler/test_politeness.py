@@ -13,9 +13,8 @@ import pytest
 from hostile import GOOD, Host, Pieces, answer, rss, serve
 from loopback import LOOPBACK, Crawl, scrapy
 
-from crawler import rules
-from crawler.patience import retry_after
-from crawler.rules import Rules
+from crawler.middlewares.politeness import retry_after
+from crawler.middlewares.robots import Rules, read_rules
 
 N_PAGES = 3
 
@@ -178,4 +177,4 @@ def test_retry_after_a_date() -> None:
     ],
 )
 def test_rules(text: str, expected: Rules) -> None:
-    assert rules.read(text.encode(), "https://x.example/a/b", "pressft") == expected
+    assert read_rules(text.encode(), "https://x.example/a/b", "pressft") == expected

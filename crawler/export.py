@@ -12,10 +12,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from crawler import repeats
-from crawler.articles import MIN_WORDS
 from crawler.card import card
-from crawler.cleaning import Drop
+from crawler.extract import repeats
+from crawler.extract.article import MIN_WORDS
+from crawler.extract.clean import Drop
 from pressft.corpus import (
     DROPPED,
     MANIFEST,

@@ -2,26 +2,39 @@
 
 Where it does not exist (4xx) everything is allowed; where it cannot be had (5xx, 429, a time-out,
 no connection, an address that may not be reached) the crawl stays away from the host. Scrapy's own
-middleware allows then, and lets requests pass that waited beside the first. Left to others: what
-the file says (`rules`), waiting as long as it asks (`patience`).
+middleware allows then, and lets requests pass that waited beside the first. Left to others: waiting
+as long as the file asks (`politeness`).
 """
 
 import asyncio
+import math
 from collections import defaultdict
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import Self
 from urllib.parse import urlsplit
 
+from protego import Protego
 from scrapy import Request
 from scrapy.crawler import Crawler
 from scrapy.http.request import NO_CALLBACK
 
-from crawler import rules
-from crawler.addresses import RefusedAddress
-from crawler.patience import Patience
+from crawler.middlewares.addresses import RefusedAddress
+from crawler.middlewares.politeness import Patience
 from crawler.reasons import UNREACHABLE, RefusedByRobots, reason
-from crawler.workers import OverLimit, Workers
+from crawler.sandbox import OverLimit, Workers
 
 PRIORITY = 1000  # before anything else of the host
+READ_BYTES = 500 * 1024  # RFC 9309, 2.5: at least so much
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """Whether a page may be fetched, seconds between two requests (or 0), known sitemaps."""
+
+    allowed: bool = True
+    delay_s: float = 0.0
+    sitemaps: tuple[str, ...] = ()
 
 
 class ObeyRobotsMiddleware:
@@ -52,7 +65,7 @@ class ObeyRobotsMiddleware:
         workers: Workers = self._crawler.spider.workers  # type: ignore[union-attr]
         patience: Patience = self._crawler.spider.patience  # type: ignore[union-attr]
         try:
-            found = await workers.run(rules.read, body, request.url, self._agent)
+            found = await workers.run(read_rules, body, request.url, self._agent)
         except OverLimit:
             raise RefusedByRobots("robots.txt unreadable") from None
         if not found.allowed:
@@ -85,3 +98,24 @@ class ObeyRobotsMiddleware:
         if 400 <= response.status < 500 and response.status != 429:
             return b""
         return RefusedByRobots(f"robots.txt unavailable: HTTP {response.status}")
+
+
+def read_rules(body: bytes, url: str, agent: str) -> Rules:
+    """What the robots.txt with this body says to `agent` about `url`: a plain function.
+
+    Its patterns become regular expressions that a hostile file can make take for ever, so it
+    belongs into the sandbox.
+    """
+    parsed = _parse(body[:READ_BYTES])
+    rate = parsed.request_rate(agent)
+    asked = [parsed.crawl_delay(agent) or 0.0, rate.seconds / rate.requests if rate else 0.0]
+    return Rules(
+        allowed=bool(parsed.can_fetch(url, agent)),
+        delay_s=max((delay for delay in asked if math.isfinite(delay)), default=0.0),
+        sitemaps=tuple(parsed.sitemaps)[:100],
+    )
+
+
+@lru_cache(maxsize=32)
+def _parse(body: bytes) -> Protego:
+    return Protego.parse(body.decode("utf-8-sig", "replace"))

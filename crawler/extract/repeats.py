@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from crawler.cleaning import Drop
+from crawler.extract.clean import Drop
 from pressft.corpus import Article, text_sha256
 
 REASON = "repeats over the newsroom"
