@@ -55,7 +55,7 @@ class Source:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class Arguments:
     """A checked crawl. `limit` counts the entries of the feeds, old and new, in their order.
 
     With `reextract` there are no sources: the pages stored before are read again. `languages` are
@@ -92,7 +92,7 @@ def preset_of(newsroom: str) -> Preset:
     return presets().get(newsroom, Preset())
 
 
-def parse(arguments: Mapping[str, str]) -> Plan:
+def parse(arguments: Mapping[str, str]) -> Arguments:
     """The plan that these `-a` arguments ask for.
 
     Raises:
@@ -108,7 +108,7 @@ def parse(arguments: Mapping[str, str]) -> Plan:
     names = [name.strip() for name in arguments.get("feed", "").split(",") if name.strip()]
     if not names and not reextract:
         raise UsageError(f"no feed: give -a feed=URL or a name, {', '.join(presets())}")
-    return Plan(
+    return Arguments(
         sources=tuple(source for name in names for source in _sources(name)),
         corpus=_corpus(arguments.get("corpus", "")),
         since=_since(arguments.get("since", "")),

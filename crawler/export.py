@@ -71,17 +71,19 @@ def export(
     articles: Iterable[Article],
     drops: Mapping[str, Sequence[Drop]] | None = None,
     min_words: int = MIN_WORDS,
+    old: Sequence[Article] | None = None,
 ) -> Exported:
     """Add the articles whose id the corpus does not hold yet, as one new shard.
 
     `drops` are the paragraphs left out so far, by the id of the page; what repeats over the corpus
-    is left out here. No shard is written where there are none.
+    is left out here. No shard is written where there are none. `old` are the articles of the
+    corpus, where they are read already.
 
     Raises:
         DataError: the corpus is damaged.
         MissingError: it cannot be written.
     """
-    old = existing(folder)
+    old = existing(folder) if old is None else old
     known = {article.id for article in old}
     fresh = [article for article in articles if article.id not in known]
     before = read_dropped(folder)

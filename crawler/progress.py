@@ -93,7 +93,7 @@ class ProgressExtension:
         return int(self._stats.get_value(f"newsroom/{name}", 0))
 
 
-def table(stats: Mapping[str, Any]) -> None:
+def print_table(stats: Mapping[str, Any]) -> None:
     """Print the statistics under `newsroom/`: pages, then reasons, then paragraphs left out."""
     console = Console(stderr=True)
     if not console.is_terminal:
@@ -111,6 +111,16 @@ def table(stats: Mapping[str, Any]) -> None:
             reason = name.split("/", 2)[2]
             drawn.add_row(f"{kind}: {reason}", f"{count:,}")
     console.print(drawn)
+
+
+def losses(stats: Mapping[str, Any]) -> str:
+    """What was dropped or failed, by reason, after a comma each; "" for nothing."""
+    found = [
+        (*name.split("/", 2)[1:], count)
+        for name, count in sorted(stats.items())
+        if name.startswith(("newsroom/dropped/", "newsroom/failed/"))
+    ]
+    return "".join(f", {count} {kind} ({reason})" for kind, reason, count in found)
 
 
 @contextmanager

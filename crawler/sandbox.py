@@ -26,8 +26,8 @@ class OverLimit(DataError):
     """The work took too long, too much memory, or its process with it."""
 
 
-class Workers:
-    """A pool of processes, begun when first needed."""
+class Sandbox:
+    """A pool of processes, started when first needed."""
 
     def __init__(self, n: int = 1, time_s: int = TIME_S, memory_bytes: int = MEMORY_BYTES) -> None:
         """At most `n` at work, each task for `time_s`, each process within `memory_bytes`."""

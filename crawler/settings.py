@@ -26,8 +26,8 @@ DOWNLOAD_HANDLERS = {
     "file": None,
     "ftp": None,
     "s3": None,
-    "http": "crawler.middlewares.politeness.PatientHandler",
-    "https": "crawler.middlewares.politeness.PatientHandler",
+    "http": "crawler.middlewares.politeness.ThrottledHandler",
+    "https": "crawler.middlewares.politeness.ThrottledHandler",
 }
 DOWNLOAD_VERIFY_CERTIFICATES = True
 DOWNLOAD_MAXSIZE = 5 * 1024 * 1024  # bytes after decompression
@@ -44,7 +44,12 @@ REDIRECT_MAX_TIMES = 5
 METAREFRESH_MAXDELAY = 5
 TELNETCONSOLE_ENABLED = False
 REMOTE_CONTROL_ENABLED = False
-CONCURRENT_ITEMS = 1  # there are none; Scrapy 2.19 starts so many tasks a response
+CONCURRENT_ITEMS = 1  # a page gives one; Scrapy 2.19 starts so many tasks for each response
+ITEM_PIPELINES = {
+    "crawler.pipelines.StorePipeline": 100,
+    "crawler.pipelines.ExtractPipeline": 200,
+    "crawler.pipelines.ExportPipeline": 300,
+}
 DOWNLOADER_MIDDLEWARES = {
     "scrapy.downloadermiddlewares.robotstxt.RobotsTxtMiddleware": None,
     "crawler.middlewares.robots.ObeyRobotsMiddleware": 100,

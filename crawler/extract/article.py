@@ -12,7 +12,7 @@ from crawler.arguments import preset_of
 from crawler.extract.clean import EMPTY, Drop, clean
 from crawler.extract.language import language_of
 from crawler.extract.page import extract
-from crawler.store import StoredPage
+from crawler.items import FetchedPage
 from pressft.corpus import Article, text_sha256
 
 NO_TEXT, TOO_SHORT, OTHER_LANGUAGE = "no text", "too short", "other language"
@@ -20,7 +20,7 @@ MIN_WORDS = 5  # fewer are a menu or a notice, not an article, whatever is asked
 
 
 @dataclass(frozen=True, slots=True)
-class Demands:
+class Criteria:
     """What an article must be: at least so many words, in one of these languages; () is any."""
 
     min_words: int = MIN_WORDS
@@ -28,7 +28,7 @@ class Demands:
 
 
 @dataclass(frozen=True, slots=True)
-class Made:
+class Extraction:
     """What became of the page `id`: an article without a group as yet, or None and the reason.
 
     `drops` are the paragraphs left out; where there is no article, all with any text.
@@ -40,17 +40,17 @@ class Made:
     drops: tuple[Drop, ...] = ()
 
 
-def build(stored: StoredPage, demands: Demands | None = None) -> Made:
+def build(stored: FetchedPage, criteria: Criteria | None = None) -> Extraction:
     """The article on a page, if it is what is asked for."""
-    entry, demands = stored.entry, demands or Demands()
+    entry, criteria = stored.entry, criteria or Criteria()
     page = extract(stored.html, entry.url, preset_of(stored.newsroom))
     cleaned = clean(page.paragraphs, (entry.title, page.title))
     drops = tuple(drop for drop in cleaned.drops if drop.reason != EMPTY)
     text = cleaned.text
     language = language_of(text, page.language)
-    if reason := _refusal(text, language, demands):
+    if reason := _refusal(text, language, criteria):
         rest = tuple(Drop(reason, paragraph) for paragraph in cleaned.paragraphs)
-        return Made(stored.id, None, reason, drops + rest)
+        return Extraction(stored.id, None, reason, drops + rest)
     article = Article(
         id=stored.id,
         url=_address(entry.url, page.canonical),
@@ -64,16 +64,16 @@ def build(stored: StoredPage, demands: Demands | None = None) -> Made:
         fetched=stored.fetched,
         sha256=text_sha256(text),
     )
-    return Made(stored.id, article, drops=drops)
+    return Extraction(stored.id, article, drops=drops)
 
 
-def _refusal(text: str, language: str, demands: Demands) -> str:
+def _refusal(text: str, language: str, criteria: Criteria) -> str:
     n_words = len(text.split())
     if n_words < MIN_WORDS:
         return NO_TEXT
-    if n_words < demands.min_words:
+    if n_words < criteria.min_words:
         return TOO_SHORT
-    if demands.languages and language not in demands.languages:
+    if criteria.languages and language not in criteria.languages:
         return OTHER_LANGUAGE
     return ""
 

@@ -47,32 +47,31 @@ class _Host:
     closed: str = ""
 
 
-class Patience:
-    """When each host may be asked again; `give_up` ends all waiting, and `stopped` says so."""
+class Throttle:
+    """When each host may be asked again; `stop` ends all waiting, and `stopped` says so."""
 
     def __init__(self) -> None:
-        """No host has asked for anything yet."""
         self._hosts: defaultdict[str, _Host] = defaultdict(_Host)
-        self._lines: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self.stopped = False
 
-    def give_up(self) -> None:
+    def stop(self) -> None:
         """Refuse every further request: the crawl was asked to end."""
         self.stopped = True
 
-    def alone(self, host: str) -> asyncio.Lock:
+    def lock(self, host: str) -> asyncio.Lock:
         """Hold this during a request: without a delay Scrapy 2.19 begins all of a host at once."""
-        return self._lines[host]
+        return self._locks[host]
 
-    def ask(self, host: str, delay_s: float) -> None:
-        """Leave at least `delay_s` between two requests to `host`, or it alone if that is long."""
+    def set_delay(self, host: str, delay_s: float) -> None:
+        """Leave at least `delay_s` between two requests to `host`; a long delay closes it."""
         known = self._hosts[host]
         known.delay_s = max(known.delay_s, delay_s)
         if known.delay_s > LONGEST_DELAY_S:
             known.closed = "crawl delay too long"
 
-    async def turn(self, host: str) -> None:
-        """Wait until `host` may be asked.
+    async def wait(self, host: str) -> None:
+        """Return when `host` may be asked.
 
         Raises:
             StayAway: it wants to be left alone, or the crawl ends.
@@ -86,8 +85,8 @@ class Patience:
             await asyncio.sleep(min(wait, _POLL_S))
         raise StayAway(known.closed or STOPPED)
 
-    def answered(self, host: str, response: Response) -> None:
-        """Note how the host answered: after 429 and 503 it is asked later (RFC 9110, 10.2.3)."""
+    def record(self, host: str, response: Response) -> None:
+        """Note an answer of the host: after 429 and 503 it is asked later (RFC 9110, 10.2.3)."""
         known = self._hosts[host]
         if response.status not in (429, 503):
             known.strikes = 0
@@ -101,11 +100,10 @@ class Patience:
         known.not_before = max(known.not_before, time.monotonic() + wait)
 
 
-class PatientHandler(HTTP11DownloadHandler):
-    """Fetches over http and https with the patience of the spider, and with headers bounded."""
+class ThrottledHandler(HTTP11DownloadHandler):
+    """Fetches over http and https as the spider's throttle allows, and with headers bounded."""
 
     def __init__(self, crawler: Crawler) -> None:
-        """As Scrapy's own."""
         super().__init__(crawler)
         self._pool._factory = _BoundedFactory
 
@@ -116,11 +114,11 @@ class PatientHandler(HTTP11DownloadHandler):
             StayAway: the host wants to be left alone.
         """
         host = urlsplit(request.url).hostname or ""
-        patience: Patience = self._crawler.spider.patience  # type: ignore[union-attr]
-        async with patience.alone(host):
-            await patience.turn(host)
+        throttle: Throttle = self._crawler.spider.throttle  # type: ignore[union-attr]
+        async with throttle.lock(host):
+            await throttle.wait(host)
             response = await super().download_request(request)
-            patience.answered(host, response)
+            throttle.record(host, response)
         return response
 
 

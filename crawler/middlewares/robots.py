@@ -20,9 +20,9 @@ from scrapy.crawler import Crawler
 from scrapy.http.request import NO_CALLBACK
 
 from crawler.middlewares.addresses import RefusedAddress
-from crawler.middlewares.politeness import Patience
+from crawler.middlewares.politeness import Throttle
 from crawler.reasons import UNREACHABLE, RefusedByRobots, reason
-from crawler.sandbox import OverLimit, Workers
+from crawler.sandbox import OverLimit, Sandbox
 
 PRIORITY = 1000  # before anything else of the host
 READ_BYTES = 500 * 1024  # RFC 9309, 2.5: at least so much
@@ -41,7 +41,6 @@ class ObeyRobotsMiddleware:
     """Lets one request of a host fetch its robots.txt while the others wait."""
 
     def __init__(self, crawler: Crawler) -> None:
-        """As `crawler` fetches, with the workers and the patience of its spider."""
         self._crawler = crawler
         self._agent: str = crawler.settings["ROBOTSTXT_USER_AGENT"]
         self._turns: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
@@ -49,7 +48,7 @@ class ObeyRobotsMiddleware:
 
     @classmethod
     def from_crawler(cls, crawler: Crawler) -> Self:
-        """As `crawler` fetches."""
+        """A middleware that fetches as `crawler` does."""
         return cls(crawler)
 
     async def process_request(self, request: Request) -> None:
@@ -62,15 +61,15 @@ class ObeyRobotsMiddleware:
         if request.meta.get("dont_obey_robotstxt") or parts.scheme not in ("http", "https"):
             return
         body = await self._body(f"{parts.scheme}://{parts.netloc}")
-        workers: Workers = self._crawler.spider.workers  # type: ignore[union-attr]
-        patience: Patience = self._crawler.spider.patience  # type: ignore[union-attr]
+        sandbox: Sandbox = self._crawler.spider.sandbox  # type: ignore[union-attr]
+        throttle: Throttle = self._crawler.spider.throttle  # type: ignore[union-attr]
         try:
-            found = await workers.run(read_rules, body, request.url, self._agent)
+            found = await sandbox.run(read_rules, body, request.url, self._agent)
         except OverLimit:
             raise RefusedByRobots("robots.txt unreadable") from None
         if not found.allowed:
             raise RefusedByRobots("robots.txt")
-        patience.ask(parts.hostname or "", found.delay_s)
+        throttle.set_delay(parts.hostname or "", found.delay_s)
         request.meta["sitemaps"] = found.sitemaps
 
     async def _body(self, origin: str) -> bytes:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from crawler import arguments
-from crawler.arguments import Plan, Source
+from crawler.arguments import Arguments, Source
 from pressft.errors import UsageError
 
 GOOD = {"feed": "https://press.example/rss", "corpus": "corpora/x"}
@@ -22,7 +22,7 @@ def test_everything_asked_for() -> None:
     }
     bmw = [Source(url, "bmw") for url in arguments.presets()["bmw"].feeds]
     sources = (*bmw, Source("https://press.example:8080/rss", "press.example"))
-    assert arguments.parse(given) == Plan(
+    assert arguments.parse(given) == Arguments(
         sources, Path("corpora/x"), date(2024, 2, 29), limit=12, dry_run=True
     )
     assert len({source.url for source in bmw}) == 13

@@ -5,20 +5,20 @@ from datetime import UTC, datetime
 
 import pytest
 
-from crawler.extract.article import Demands, Made, build
+from crawler.extract.article import Criteria, Extraction, build
 from crawler.feeds import Entry
-from crawler.pipelines import built, built_all
-from crawler.sandbox import Workers
-from crawler.store import StoredPage
+from crawler.items import FetchedPage
+from crawler.pipelines import extract, extract_all
+from crawler.sandbox import Sandbox
 
 NOW = datetime(2024, 2, 29, 12, tzinfo=UTC)
 TEXT = "The ferry left at noon with nobody on board but the captain and a dog that he had found."
 
 
-def page(body: str, name: str = "a", head: str = "") -> StoredPage:
+def page(body: str, name: str = "a", head: str = "") -> FetchedPage:
     entry = Entry(f"https://press.example/{name}?from=rss", "A ferry", None, (), "", name)
     html = f"<html lang=en><head>{head}</head><body><article>{body}</article></body></html>"
-    return StoredPage(entry, "press.example", NOW, html.encode(), "utf-8")
+    return FetchedPage(entry, "press.example", NOW, html.encode(), "utf-8")
 
 
 def test_what_is_left_out_comes_with_its_reason() -> None:
@@ -32,16 +32,16 @@ def test_what_is_left_out_comes_with_its_reason() -> None:
 
 
 @pytest.mark.parametrize(
-    ("demands", "reason"),
+    ("criteria", "reason"),
     [
-        (Demands(), ""),
-        (Demands(min_words=99), "too short"),
-        (Demands(languages=("de", "fr")), "other language"),
-        (Demands(languages=("de", "en")), ""),
+        (Criteria(), ""),
+        (Criteria(min_words=99), "too short"),
+        (Criteria(languages=("de", "fr")), "other language"),
+        (Criteria(languages=("de", "en")), ""),
     ],
 )
-def test_demands(demands: Demands, reason: str) -> None:
-    made = build(page(f"<p>{TEXT}</p>"), demands)
+def test_demands(criteria: Criteria, reason: str) -> None:
+    made = build(page(f"<p>{TEXT}</p>"), criteria)
     assert (made.article is None, made.reason) == (bool(reason), reason)
     assert [drop.text for drop in made.drops if drop.reason == reason] == [TEXT] * bool(reason)
 
@@ -68,13 +68,13 @@ def test_pages_come_back_in_order_and_those_over_the_limits_are_dropped() -> Non
     costly = page("<p>" + "<a href=/x>some link or other</a> " * 150_000, "costly")
     pages = [page(f"<p>{TEXT} {i}</p>", f"p{i}") for i in range(5)]
 
-    async def work() -> tuple[list[Made], Made]:
-        workers = Workers(2, time_s=10)
+    async def work() -> tuple[list[Extraction], Extraction]:
+        sandbox = Sandbox(2, time_s=10)
         try:
-            found = [made async for _, made in built_all(workers, pages, Demands(), ahead=3)]
-            return found, await built(workers, costly, Demands())
+            found = [one async for _, one in extract_all(sandbox, pages, Criteria(), ahead=3)]
+            return found, await extract(sandbox, costly, Criteria())
         finally:
-            workers.close()
+            sandbox.close()
 
     found, dropped = asyncio.run(work())
     assert [made.id for made in found] == [stored.id for stored in pages]
@@ -84,13 +84,13 @@ def test_pages_come_back_in_order_and_those_over_the_limits_are_dropped() -> Non
 
 
 def test_a_page_that_breaks_a_parser_is_dropped() -> None:
-    broken = StoredPage(page("").entry, "press.example", NOW, b"x", "no such encoding")
+    broken = FetchedPage(page("").entry, "press.example", NOW, b"x", "no such encoding")
 
-    async def work() -> Made:
-        workers = Workers()
+    async def work() -> Extraction:
+        sandbox = Sandbox()
         try:
-            return await built(workers, broken, Demands())
+            return await extract(sandbox, broken, Criteria())
         finally:
-            workers.close()
+            sandbox.close()
 
     assert asyncio.run(work()).reason == "unreadable (LookupError)"
