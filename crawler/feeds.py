@@ -1,8 +1,8 @@
-"""Entries out of the bytes of a feed, a sitemap or a home page that names its feeds.
+"""Entries from the bytes of a feed, a sitemap or a home page that names its feeds.
 
 RSS 0.9x to 2.0, RDF and Atom by feedparser, JSON Feed 1.1, sitemaps with Google's news extension.
-A pure function; hostile bytes can make it take long, so it belongs into a worker. Left to others:
-fetching, following the next page, choosing among entries (`spiders.press`).
+A pure function; hostile bytes can make it take long, so it belongs into the sandbox. Left to
+others: fetching, following the next page, choosing among entries (`spiders.press`).
 """
 
 import calendar
@@ -108,7 +108,9 @@ def plain(text: str) -> str:
 
 
 def web_url(link: str, base: str) -> str | None:
-    """`link` as an absolute http(s) address without fragment, None if it is none."""
+    """`link` as an absolute http(s) address without fragment; None if it is empty or no such."""
+    if not link:
+        return None
     try:
         url = urljoin(base, link.strip())
         parts = urlsplit(url)
@@ -118,6 +120,15 @@ def web_url(link: str, base: str) -> str | None:
     if parts.scheme not in ("http", "https") or not parts.hostname:
         return None
     return parts._replace(fragment="").geturl()
+
+
+def iso_moment(value: str) -> datetime | None:
+    """A date of ISO 8601 as aware UTC to the second, midnight where it has no time; or None."""
+    try:
+        moment = datetime.fromisoformat(value.strip())
+        return moment.replace(tzinfo=moment.tzinfo or UTC, microsecond=0).astimezone(UTC)
+    except (ValueError, OverflowError):
+        return None
 
 
 def _unzipped(body: bytes) -> bytes:
@@ -177,8 +188,7 @@ def _xml_feed(text: str, url: str) -> Feed | None:
 
 
 def _entry(item: Mapping[str, Any], base: str) -> Entry | None:
-    link = item.get("link") or ""
-    url = web_url(link, base) if link else None
+    url = web_url(item.get("link") or "", base)
     if url is None:
         return None
     moments = [item[key] for key in ("published_parsed", "updated_parsed") if key in item]
@@ -229,37 +239,28 @@ def _json_feed(text: str, url: str) -> Feed | None:
     following = feed.get("next_url")
     return Feed(
         _entries(_json_entry(item, url) for item in items if isinstance(item, dict)),
-        web_url(following, url) if isinstance(following, str) and following else None,
+        web_url(following, url) if isinstance(following, str) else None,
     )
 
 
 def _json_entry(item: Mapping[str, Any], base: str) -> Entry | None:
-    def said(*names: str) -> str:
+    def first(*names: str) -> str:
         return next((item[n] for n in names if isinstance(item.get(n), str) and item[n]), "")
 
-    url = web_url(said("url", "external_url"), base) if said("url", "external_url") else None
+    url = web_url(first("url", "external_url"), base)
     if url is None:
         return None
     tags = item.get("tags")
     terms = [plain(tag) for tag in tags if isinstance(tag, str)] if isinstance(tags, list) else []
-    text = "".join(f"<p>{html.escape(line)}</p>" for line in said("content_text").split("\n\n"))
+    text = "".join(f"<p>{html.escape(line)}</p>" for line in first("content_text").split("\n\n"))
     return Entry(
         url=url,
-        title=plain(said("title")),
-        published=_iso_moment(said("date_published", "date_modified")),
+        title=plain(first("title")),
+        published=iso_moment(first("date_published", "date_modified")),
         tags=tuple(dict.fromkeys(filter(None, terms))),
-        summary_html=said("content_html") or (text if said("content_text") else said("summary")),
+        summary_html=first("content_html") or (text if first("content_text") else first("summary")),
         guid=_CONTROL.sub("", str(item.get("id", ""))),
     )
-
-
-def _iso_moment(value: str) -> datetime | None:
-    """A date of ISO 8601 as aware UTC, midnight where it has no time."""
-    try:
-        moment = datetime.fromisoformat(value.strip())
-        return moment.replace(tzinfo=moment.tzinfo or UTC, microsecond=0).astimezone(UTC)
-    except (ValueError, OverflowError):
-        return None
 
 
 def _sitemap(text: str, url: str, since: date | None) -> Feed | None:
@@ -272,22 +273,20 @@ def _sitemap(text: str, url: str, since: date | None) -> Feed | None:
         return None
     if etree.QName(root).localname == "sitemapindex":
         found = (_child(part, "loc") for part in root.iterchildren("{*}sitemap"))
-        return Feed(
-            (), None, feeds=tuple(filter(None, (web_url(loc, url) for loc in found if loc)))
-        )
+        return Feed((), None, feeds=tuple(filter(None, (web_url(loc, url) for loc in found))))
     return Feed(_entries(_sitemap_entry(item, url, since) for item in root.iter("{*}url")), None)
 
 
 def _sitemap_entry(item: etree._Element, base: str, since: date | None) -> Entry | None:
-    url = web_url(_child(item, "loc"), base) if _child(item, "loc") else None
-    changed = _iso_moment(_child(item, "lastmod"))
+    url = web_url(_child(item, "loc"), base)
+    changed = iso_moment(_child(item, "lastmod"))
     if url is None or (since and changed and changed.date() < since):
         return None
     terms = (plain(term) for term in _child(item, "keywords").split(","))
     return Entry(
         url=url,
         title=plain(_child(item, "title")),
-        published=_iso_moment(_child(item, "publication_date")),
+        published=iso_moment(_child(item, "publication_date")),
         tags=tuple(dict.fromkeys(filter(None, terms))),
         summary_html="",
         guid="",

@@ -16,7 +16,7 @@ FULL_TEXT_WORDS = 100  # in a feed; fewer are a teaser
 
 @dataclass(frozen=True, slots=True)
 class FetchedFeed:
-    """One page of a feed as it came, with the validators that let its server say "unchanged"."""
+    """One page of a feed as it was fetched, with the validators of a conditional request."""
 
     url: str
     content_type: str
@@ -70,7 +70,7 @@ class FetchedPage:
 
 @dataclass(frozen=True, slots=True)
 class UnusablePage:
-    """A page that was dropped for what it is, or failed to come; `reason` is counted."""
+    """A page that was dropped for its content, or could not be fetched; `reason` is counted."""
 
     entry: Entry
     state: Literal["dropped", "failed"]

@@ -1,4 +1,4 @@
-"""What becomes of the spider's items: stored as they came, extracted in a sandbox, exported.
+"""The pipelines of the spider's items: store them, extract articles in the sandbox, export these.
 
 The pipelines alone write: the spider only reads the store. Left to others: what an article is
 (`extract`), limits of time and memory (`sandbox`), the database (`store`), the corpus' files
@@ -70,7 +70,7 @@ class _Pipeline:
 
 
 class StorePipeline(_Pipeline):
-    """Writes what was fetched, and found, before anything is made of it."""
+    """Writes what was fetched and found to the store, before anything is made of it."""
 
     def process_item(self, item: object) -> object:
         """The item, stored.

@@ -27,7 +27,6 @@ class ProgressExtension:
     """Redraws one line while the spider runs."""
 
     def __init__(self, stats: StatsCollector) -> None:
-        """`stats` are the crawl's, read twice a second."""
         self._stats = stats
         self._console = Console(stderr=True)
         columns = (
@@ -46,7 +45,7 @@ class ProgressExtension:
 
     @classmethod
     def from_crawler(cls, crawler: Crawler) -> Self:
-        """Connected to the crawl's beginning and end."""
+        """An extension that starts and ends with the crawl."""
         assert crawler.stats
         extension = cls(crawler.stats)
         crawler.signals.connect(extension.opened, signals.spider_opened)
@@ -54,13 +53,13 @@ class ProgressExtension:
         return extension
 
     def opened(self) -> None:
-        """Begin."""
+        """Start the line."""
         if self._console.is_terminal:
             self._live.start()
         self._loop.start(self._interval, now=False)
 
     def closed(self) -> None:
-        """End, leaving no line behind."""
+        """Stop, leaving no line behind."""
         if self._loop.running:
             self._loop.stop()
         if self._console.is_terminal:  # or it ends with an empty line
@@ -125,8 +124,8 @@ def losses(stats: Mapping[str, Any]) -> str:
 
 @contextmanager
 def counting(total: int) -> Iterator[Callable[[], None]]:
-    """A progress line over `total` pages; call what it gives after each."""
+    """A progress line over `total` pages; yields the function to call after each."""
     console = Console(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as line:
-        task = line.add_task("reading stored pages", total=total)
+        task = line.add_task("extracting stored pages", total=total)
         yield lambda: line.advance(task)

@@ -9,7 +9,7 @@ PRESS_ALLOW_PRIVATE = False  # True lets a crawl reach loopback and private addr
 PRESS_CONTACT = ""  # an e-mail address or page for the User-Agent; public hosts require it
 PRESS_MIN_WORDS = 10  # shorter texts are dropped
 
-# Polite: one connection and one request a second to a host, and only where robots.txt agrees.
+# Polite: one connection and one request a second to a host, and only what robots.txt allows.
 ROBOTSTXT_OBEY = True
 ROBOTSTXT_USER_AGENT = BOT_NAME
 USER_AGENT = BOT_NAME  # the spider adds version and contact
@@ -56,12 +56,12 @@ DOWNLOADER_MIDDLEWARES = {
     "crawler.middlewares.addresses.PublicAddressMiddleware": 760,  # after 750: it sees the proxy
 }
 
-# First come, first fetched; feed pages have a higher priority of their own. The spider knows what
-# it asked for; a filter would lose pages that redirect to themselves or to one another, uncounted.
+# First in, first out; pages of feeds have a higher priority. The spider knows its requests: a
+# filter would lose, uncounted, pages that redirect to themselves or to one another.
 DUPEFILTER_CLASS = "scrapy.dupefilters.BaseDupeFilter"
 SCHEDULER_MEMORY_QUEUE = "scrapy.squeues.FifoMemoryQueue"
 
-# Said: a progress line, one summary, and what went wrong.
+# Output: a progress line, one summary, and what went wrong.
 EXTENSIONS = {
     "crawler.progress.ProgressExtension": 500,
     "scrapy.extensions.feedexport.FeedExporter": None,

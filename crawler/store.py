@@ -1,7 +1,7 @@
-"""What a crawl must not lose: `crawl.db`, the state of every URL and each page as it came.
+"""The database of a crawl, `crawl.db`: the state of every URL, and each page as it was fetched.
 
-A page is stored before anything is made of it, so a crawl killed at any moment goes on where it
-was, and extraction can be repeated offline (law 11). Left to others: what is made of the pages.
+A page is stored before anything is made of it, so that a crawl killed at any moment can be resumed,
+and extraction repeated offline (law 11). Left to others: what is made of the pages.
 """
 
 import json
@@ -55,14 +55,15 @@ UPDATE urls SET state = 'fetched', reason = '', fetched = ?, encoding = ?, etag 
 
 
 class Store:
-    """The database of one corpus folder; every call is one transaction."""
+    """The database of one corpus folder; every call is one transaction.
+
+    It is created in `folder` where there is none; None keeps it in memory, for a dry run.
+
+    Raises:
+        MissingError: the folder cannot be written.
+    """
 
     def __init__(self, folder: Path | None) -> None:
-        """Open or create it in `folder`; None keeps it in memory, for a dry run.
-
-        Raises:
-            MissingError: the folder cannot be written.
-        """
         try:
             if folder:
                 folder.mkdir(parents=True, exist_ok=True)
@@ -95,7 +96,7 @@ class Store:
     def pending(self, newsrooms: Iterable[str]) -> list[tuple[Entry, str]]:
         """Entries of these newsrooms whose page is still to be fetched, each with its newsroom.
 
-        A page that was gone when last asked for is left out.
+        A page that did not exist at the last request is left out.
         """
         query = (
             "SELECT entry, newsroom FROM urls WHERE state = 'found'"
@@ -105,7 +106,7 @@ class Store:
         return [(_entry(entry), name) for entry, name in self._db.execute(query) if name in wanted]
 
     def feed(self, url: str) -> FetchedFeed | None:
-        """What came from the address of a feed, None before the first time."""
+        """The page of a feed as it was last fetched, None before the first time."""
         query = "SELECT content_type, etag, last_modified, body FROM feeds WHERE url = ?"
         row = self._db.execute(query, (url,)).fetchone()
         if row is None:
@@ -114,7 +115,7 @@ class Store:
         return FetchedFeed(url, content_type, etag, last_modified, zlib.decompress(body))
 
     def save_feed(self, feed: FetchedFeed) -> None:
-        """Keep a page of a feed, compressed, in place of what came before."""
+        """Keep a page of a feed, compressed, in place of the one before."""
         body = zlib.compress(feed.body)
         with self._db:
             self._db.execute(
@@ -139,7 +140,7 @@ class Store:
         self._set(page.entry, page.state, page.reason)
 
     def is_worth_keeping(self) -> bool:
-        """Whether it holds a page of use, fetched with patience."""
+        """Whether it holds a page of use, which took time to fetch."""
         query = "SELECT EXISTS (SELECT 1 FROM urls WHERE state = 'fetched')"
         return bool(self._db.execute(query).fetchone()[0])
 
@@ -166,7 +167,7 @@ class Store:
 
 
 def remove(folder: Path) -> None:
-    """Take the database out of a folder that a failed crawl created."""
+    """Remove the database from a folder that a failed crawl created."""
     for suffix in ("", "-wal", "-shm"):
         with suppress(OSError):
             (folder / f"{DATABASE}{suffix}").unlink()

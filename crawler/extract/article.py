@@ -1,7 +1,7 @@
-"""An article out of a stored page: where feed and page meet; a pure function.
+"""An article from a fetched page and the feed entry that led to it; a pure function.
 
-The feed is believed first for title and date, the page for language, both for tags; the text is
-the page's. Left to others: what repeats over the newsroom (`repeats`), near-duplicate groups
+Title and date are the feed's where it has them, the language is the page's, tags are of both; the
+text is the page's. Left to others: what repeats over the newsroom (`repeats`), near duplicates
 (`export`), doing this in a process with limits (`pipelines`).
 """
 
@@ -16,12 +16,12 @@ from crawler.items import FetchedPage
 from pressft.corpus import Article, text_sha256
 
 NO_TEXT, TOO_SHORT, OTHER_LANGUAGE = "no text", "too short", "other language"
-MIN_WORDS = 5  # fewer are a menu or a notice, not an article, whatever is asked for
+MIN_WORDS = 5  # fewer are a menu or a notice, not an article, whatever the criteria
 
 
 @dataclass(frozen=True, slots=True)
 class Criteria:
-    """What an article must be: at least so many words, in one of these languages; () is any."""
+    """What an article must have: so many words, and one of these languages; () is any."""
 
     min_words: int = MIN_WORDS
     languages: tuple[str, ...] = ()
@@ -29,9 +29,9 @@ class Criteria:
 
 @dataclass(frozen=True, slots=True)
 class Extraction:
-    """What became of the page `id`: an article without a group as yet, or None and the reason.
+    """What was extracted from the page `id`: an article without a group as yet, or None and why.
 
-    `drops` are the paragraphs left out; where there is no article, all with any text.
+    `drops` are the paragraphs left out; where there is no article, all that have text.
     """
 
     id: str
@@ -41,7 +41,7 @@ class Extraction:
 
 
 def build(stored: FetchedPage, criteria: Criteria | None = None) -> Extraction:
-    """The article on a page, if it is what is asked for."""
+    """The article on a page, if it meets the criteria."""
     entry, criteria = stored.entry, criteria or Criteria()
     page = extract(stored.html, entry.url, preset_of(stored.newsroom))
     cleaned = clean(page.paragraphs, (entry.title, page.title))
@@ -79,7 +79,7 @@ def _refusal(text: str, language: str, criteria: Criteria) -> str:
 
 
 def _address(url: str, canonical: str) -> str:
-    """The canonical address, if it is the one found but for its query: many name another page."""
+    """The canonical address if it differs in the query alone: many name another page."""
     found, named = urlsplit(url), urlsplit(canonical)
     same = (found.hostname, found.path) == (named.hostname, named.path)
-    return canonical if same and named.scheme in ("http", "https") else url
+    return canonical if same else url

@@ -1,4 +1,4 @@
-"""What in a press release is no news: headings that open a block of it, and sentences that are it.
+"""What in a press release is no news: headings that open a block of noise, and noisy sentences.
 
 The patterns are data, `noise.toml`, English and German; they are compiled here, once. A fuel figure
 in running prose is news; a label with a figure is a note. Left to others: how far a block reaches
@@ -18,8 +18,8 @@ from crawler.extract.mask import EMAIL, PHONE
 CONTACT, AUTHOR, ABOUT = "contact", "author", "about the company"
 FUEL, MEDIA, LINKS, LEGAL = "fuel and CO2 note", "media note", "links", "legal note"
 
-_LONGEST = 1500  # characters: no note is longer, and patterns take their time on what is
-_REMEMBERED = 1024  # texts, none longer: cleaning asks of each again, until nothing changes
+_LONGEST = 1500  # characters: no note is longer, and patterns are slow on longer texts
+_REMEMBERED = 1024  # texts, none longer: cleaning judges each again, until nothing changes
 _EDGE = " *#•·:.–—-|>»►▶"
 _URL = re.compile(
     r"(?:https?://|www\.)\S+"

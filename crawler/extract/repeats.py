@@ -1,7 +1,7 @@
-"""What a newsroom says again and again: paragraphs found in three or more of its texts.
+"""Boilerplate: paragraphs found in three or more texts of a newsroom.
 
-Learned on the corpus when it is written. Near duplicates count as one text: a release that several
-clubs publish is no boilerplate. Left to others: finding groups (`pressft.duplicates`).
+Found on the whole corpus when it is written. Near duplicates count as one text: a release that
+several clubs publish is no boilerplate. Left to others: finding groups (`pressft.duplicates`).
 """
 
 import hashlib
@@ -52,5 +52,5 @@ def without(
 
 
 def _key(paragraph: str) -> bytes:
-    """Of few bytes, for all paragraphs of a corpus are held at once."""
+    """Short, because the keys of all paragraphs of a corpus are held at once."""
     return hashlib.blake2b(paragraph.casefold().encode(), digest_size=16).digest()

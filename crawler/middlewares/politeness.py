@@ -1,6 +1,6 @@
-"""One request after another to a host, as slowly as it asks: Crawl-delay, Retry-After, backoff.
+"""One request at a time to a host, as slowly as it demands: Crawl-delay, Retry-After, backoff.
 
-A download handler, because only there a wait holds back every request of the host. Left to others:
+A download handler, because only a wait there holds back every request of the host. Left to others:
 trying again (Scrapy's retry middleware), robots.txt (`robots`).
 """
 
@@ -24,22 +24,22 @@ from scrapy.exceptions import IgnoreRequest
 from scrapy.http import Response
 from twisted.internet.interfaces import IAddress
 
-LONGEST_DELAY_S = 60  # between two requests; a host that asks for more is left alone
-LONGEST_WAIT_S = 300  # after 429 or 503; a host that asks for more is left for the next crawl
-FIRST_WAIT_S = 1.0  # where it does not say how long: doubled each time
-STRIKES = 5  # of 429 and 503 in a row, and the host is left for the next crawl
+LONGEST_DELAY_S = 60  # between two requests; a host that demands more is not crawled
+LONGEST_WAIT_S = 300  # after 429 or 503; a host that demands more waits for the next crawl
+FIRST_WAIT_S = 1.0  # where it does not say how long; doubled each time
+STRIKES = 5  # of 429 and 503 in a row: the host waits for the next crawl
 HEADER_BYTES = 256 * 1024  # of status and headers; browsers take as much
-STOPPED = "stopped"  # how requests fail once the crawl was asked to end
+STOPPED = "stopped"  # why requests fail while the crawl ends
 _POLL_S = 0.5
 
 
 class StayAway(IgnoreRequest):
-    """A request to a host that asked to be left alone; the message says how."""
+    """A request to a host that may not be crawled now; the message says why."""
 
 
 @dataclass(slots=True)
 class _Host:
-    """What a host asked for: seconds between requests, not before (monotonic), refusals so far."""
+    """A host: seconds between requests, no request before (monotonic), refusals in a row."""
 
     delay_s: float = 0.0
     not_before: float = 0.0
@@ -48,7 +48,7 @@ class _Host:
 
 
 class Throttle:
-    """When each host may be asked again; `stop` ends all waiting, and `stopped` says so."""
+    """When the next request to each host may go out; `stop` ends all waiting."""
 
     def __init__(self) -> None:
         self._hosts: defaultdict[str, _Host] = defaultdict(_Host)
@@ -56,7 +56,7 @@ class Throttle:
         self.stopped = False
 
     def stop(self) -> None:
-        """Refuse every further request: the crawl was asked to end."""
+        """Refuse every further request: the crawl is to end."""
         self.stopped = True
 
     def lock(self, host: str) -> asyncio.Lock:
@@ -71,10 +71,10 @@ class Throttle:
             known.closed = "crawl delay too long"
 
     async def wait(self, host: str) -> None:
-        """Return when `host` may be asked.
+        """Return when the next request to `host` may go out.
 
         Raises:
-            StayAway: it wants to be left alone, or the crawl ends.
+            StayAway: it may not be crawled now, or the crawl ends.
         """
         known = self._hosts[host]
         while not (self.stopped or known.closed):
@@ -86,7 +86,7 @@ class Throttle:
         raise StayAway(known.closed or STOPPED)
 
     def record(self, host: str, response: Response) -> None:
-        """Note an answer of the host: after 429 and 503 it is asked later (RFC 9110, 10.2.3)."""
+        """Note an answer: the next request waits after 429 and 503 (RFC 9110, 10.2.3)."""
         known = self._hosts[host]
         if response.status not in (429, 503):
             known.strikes = 0
@@ -108,10 +108,10 @@ class ThrottledHandler(HTTP11DownloadHandler):
         self._pool._factory = _BoundedFactory
 
     async def download_request(self, request: Request) -> Response:
-        """The answer, once it is the request's turn.
+        """The answer, once the request may go out.
 
         Raises:
-            StayAway: the host wants to be left alone.
+            StayAway: the host may not be crawled now.
         """
         host = urlsplit(request.url).hostname or ""
         throttle: Throttle = self._crawler.spider.throttle  # type: ignore[union-attr]
@@ -123,7 +123,7 @@ class ThrottledHandler(HTTP11DownloadHandler):
 
 
 class _BoundedProtocol(_LenientHTTP11ClientProtocol):
-    """Hangs up on headers without end."""
+    """Closes the connection on headers without end."""
 
     _head_bytes = 0
 
@@ -146,7 +146,7 @@ class _BoundedFactory(_LenientHTTP11ClientFactory):
 
 
 def retry_after(value: str) -> float | None:
-    """Seconds that a Retry-After header asks for, of both its forms; None if it is none."""
+    """Seconds that a Retry-After header demands, in either form; None if it is invalid."""
     value = value.strip()
     if value.isdecimal() and value.isascii():
         return float(value) if len(value) < 10 else math.inf

@@ -1,9 +1,9 @@
-"""robots.txt, asked for once a host and then obeyed by every request (RFC 9309).
+"""robots.txt, fetched once a host and then obeyed by every request (RFC 9309).
 
 Where it does not exist (4xx) everything is allowed; where it cannot be had (5xx, 429, a time-out,
-no connection, an address that may not be reached) the crawl stays away from the host. Scrapy's own
-middleware allows then, and lets requests pass that waited beside the first. Left to others: waiting
-as long as the file asks (`politeness`).
+no connection, an address that may not be reached) no page of the host is requested. Scrapy's own
+middleware would allow it then, and let requests pass that waited beside the first. Left to others:
+waiting as long as the file demands (`politeness`).
 """
 
 import asyncio
@@ -30,7 +30,7 @@ READ_BYTES = 500 * 1024  # RFC 9309, 2.5: at least so much
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """Whether a page may be fetched, seconds between two requests (or 0), known sitemaps."""
+    """Whether a page may be fetched, seconds between two requests (or 0), the sitemaps named."""
 
     allowed: bool = True
     delay_s: float = 0.0
@@ -43,7 +43,7 @@ class ObeyRobotsMiddleware:
     def __init__(self, crawler: Crawler) -> None:
         self._crawler = crawler
         self._agent: str = crawler.settings["ROBOTSTXT_USER_AGENT"]
-        self._turns: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._bodies: dict[str, bytes | RefusedByRobots] = {}
 
     @classmethod
@@ -73,7 +73,7 @@ class ObeyRobotsMiddleware:
         request.meta["sitemaps"] = found.sitemaps
 
     async def _body(self, origin: str) -> bytes:
-        async with self._turns[origin]:
+        async with self._locks[origin]:
             if origin not in self._bodies:
                 self._bodies[origin] = await self._fetch(f"{origin}/robots.txt")
         body = self._bodies[origin]
@@ -88,7 +88,7 @@ class ObeyRobotsMiddleware:
         try:
             response = await self._crawler.engine.download_async(request)
         except RefusedAddress:
-            raise  # said as it is: the page would be refused for the same reason
+            raise  # as it is: the page would be refused for the same reason
         except Exception as error:
             why = reason(error)
             return RefusedByRobots(why if why in UNREACHABLE else f"robots.txt unavailable: {why}")
@@ -100,17 +100,17 @@ class ObeyRobotsMiddleware:
 
 
 def read_rules(body: bytes, url: str, agent: str) -> Rules:
-    """What the robots.txt with this body says to `agent` about `url`: a plain function.
+    """What the robots.txt with this body allows `agent` to do with `url`: a plain function.
 
-    Its patterns become regular expressions that a hostile file can make take for ever, so it
-    belongs into the sandbox.
+    Its patterns become regular expressions that a hostile file can make take for ever: run it in
+    the sandbox.
     """
     parsed = _parse(body[:READ_BYTES])
     rate = parsed.request_rate(agent)
-    asked = [parsed.crawl_delay(agent) or 0.0, rate.seconds / rate.requests if rate else 0.0]
+    delays = [parsed.crawl_delay(agent) or 0.0, rate.seconds / rate.requests if rate else 0.0]
     return Rules(
         allowed=bool(parsed.can_fetch(url, agent)),
-        delay_s=max((delay for delay in asked if math.isfinite(delay)), default=0.0),
+        delay_s=max((delay for delay in delays if math.isfinite(delay)), default=0.0),
         sitemaps=tuple(parsed.sitemaps)[:100],
     )
 

@@ -68,7 +68,7 @@ class PressSpider(Spider):
         self.preview: list[str] = []
         self._followed: set[str] = set()
         self._went_back = False
-        # Of each source: ids of the entries seen, pages read, why it gave no entries (None: told).
+        # Of each source: ids of the entries seen, pages read, why it gave none (None: reported).
         self._seen: dict[Source, set[str]] = {source: set() for source in arguments.sources}
         self._n_pages: Counter[Source] = Counter()
         self._without_entries: dict[Source, PressftError | None] = {}
@@ -159,7 +159,7 @@ class PressSpider(Spider):
             yield found
 
     def parse_page(self, response: Response, entry: Entry, newsroom: str) -> Iterator[Item]:
-        """The page as it came; one that is no HTML is dropped."""
+        """The page as it was fetched; one that is no HTML is dropped."""
         if not isinstance(response, HtmlResponse):
             yield UnusablePage(entry, "dropped", "not html")
             return
@@ -201,7 +201,7 @@ class PressSpider(Spider):
         yield page or UnusablePage(entry, "failed", why)
 
     def _fetched(self, response: Response, page: FeedPage) -> FetchedFeed:
-        """What the server sent, or sent before and has not changed."""
+        """The page of the feed, from the store where the server says that it has not changed."""
         if response.status == 304 and (known := self.store.feed(page.url)):
             self._count("feeds_unchanged")
             return known
@@ -286,7 +286,7 @@ class PressSpider(Spider):
         )
 
     def _is_wanted(self, entry: Entry) -> bool:
-        """Whether the page of an entry is to be fetched; counts the entries that it is asked of."""
+        """Whether the page of an entry is to be fetched; counts the entry as found, once."""
         key = article_id(entry.url)
         if not self._is_recent(entry) or self._is_full() or key in self._followed:
             return False
@@ -301,7 +301,7 @@ class PressSpider(Spider):
         return not self.arguments.dry_run
 
     def _is_recent(self, entry: Entry) -> bool:
-        """Whether an entry is not older than asked; one without a date passes."""
+        """Whether an entry is not older than `since`; one without a date is not."""
         since = self.arguments.since
         return not (since and entry.published and entry.published.date() < since)
 

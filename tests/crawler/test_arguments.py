@@ -12,7 +12,7 @@ from pressft.errors import UsageError
 GOOD = {"feed": "https://press.example/rss", "corpus": "corpora/x"}
 
 
-def test_everything_asked_for() -> None:
+def test_every_argument_is_read() -> None:
     given = {
         "feed": "bmw, https://press.example:8080/rss",
         "corpus": "corpora/x",
@@ -49,8 +49,8 @@ def test_a_preset_is_data() -> None:
         ({"feed": "file:///etc/passwd"}, "cannot be crawled"),
         ({"feed": "ftp://press.example/rss"}, "cannot be crawled"),
         ({"feed": "http:///rss"}, "cannot be crawled"),
-        ({"feed": "http://[::1"}, "is no URL"),
-        ({"feed": "http://press.example:http/"}, "is no URL"),
+        ({"feed": "http://[::1"}, "cannot be crawled"),
+        ({"feed": "http://press.example:http/"}, "cannot be crawled"),
         ({"corpus": ""}, "no corpus"),
         ({"corpus": "README"}, "is a file"),
         ({"corpus": "other"}, "holds other files"),
