@@ -88,17 +88,24 @@ def parse(body: bytes, url: str, content_type: str = "", since: date | None = No
     """
     text = _text(_unzipped(body), content_type)
     start = text[:2000].lstrip()
-    if start.startswith("{"):
-        found = _json_feed(text, url)
-    elif _SITEMAP.search(start):
-        found = _sitemap(text, url, since)
-    else:
-        found = _xml_feed(text, url) or _home_page(text, url)
+    try:
+        found = _parsed(text, start, url, since)
+    except Exception as error:  # whatever a parser makes of bytes from the web
+        why = f"{url} breaks the parser of feeds ({type(error).__name__})"
+        raise DataError(f"{why}: give the address of another feed") from None
     if found is None:
         seen = plain(start)[:40]
         seen = f"it begins {seen!r}" if seen else "it has no text"
         raise DataError(f"{url} is no RSS or Atom feed, {seen}: give the address of the feed")
     return found
+
+
+def _parsed(text: str, start: str, url: str, since: date | None) -> Feed | None:
+    if start.startswith("{"):
+        return _json_feed(text, url)
+    if _SITEMAP.search(start):
+        return _sitemap(text, url, since)
+    return _xml_feed(text, url) or _home_page(text, url)
 
 
 def plain(text: str) -> str:
@@ -112,7 +119,7 @@ def web_url(link: str, base: str) -> str | None:
     if not link:
         return None
     try:
-        url = urljoin(base, link.strip())
+        url = urljoin(base, _CONTROL.sub("", link).strip())
         parts = urlsplit(url)
         _ = parts.port  # raises where it is no number
     except ValueError:
