@@ -1,15 +1,12 @@
-"""What becomes of a page, and of one that no parser survives."""
+"""An article from a page: what is kept, what is dropped and why."""
 
-import asyncio
 from datetime import UTC, datetime
 
 import pytest
 
-from crawler.extract.article import Criteria, Extraction, build
+from crawler.extract.article import Criteria, build
 from crawler.feeds import Entry
 from crawler.items import FetchedPage
-from crawler.pipelines import extract, extract_all
-from crawler.sandbox import Sandbox
 
 NOW = datetime(2024, 2, 29, 12, tzinfo=UTC)
 TEXT = "The ferry left at noon with nobody on board but the captain and a dog that he had found."
@@ -40,7 +37,7 @@ def test_what_is_left_out_comes_with_its_reason() -> None:
         (Criteria(languages=("de", "en")), ""),
     ],
 )
-def test_demands(criteria: Criteria, reason: str) -> None:
+def test_criteria(criteria: Criteria, reason: str) -> None:
     made = build(page(f"<p>{TEXT}</p>"), criteria)
     assert (made.article is None, made.reason) == (bool(reason), reason)
     assert [drop.text for drop in made.drops if drop.reason == reason] == [TEXT] * bool(reason)
@@ -62,35 +59,3 @@ def test_a_canonical_address_changes_the_query_at_most(canonical: str, url: str)
     made = build(stored)
     assert made.article is not None
     assert (made.article.url, made.article.id) == (url, stored.id)
-
-
-def test_pages_come_back_in_order_and_those_over_the_limits_are_dropped() -> None:
-    costly = page("<p>" + "<a href=/x>some link or other</a> " * 150_000, "costly")
-    pages = [page(f"<p>{TEXT} {i}</p>", f"p{i}") for i in range(5)]
-
-    async def work() -> tuple[list[Extraction], Extraction]:
-        sandbox = Sandbox(2, time_s=10)
-        try:
-            found = [one async for _, one in extract_all(sandbox, pages, Criteria(), ahead=3)]
-            return found, await extract(sandbox, costly, Criteria())
-        finally:
-            sandbox.close()
-
-    found, dropped = asyncio.run(work())
-    assert [made.id for made in found] == [stored.id for stored in pages]
-    assert all(made.article for made in found)
-    assert dropped.article is None
-    assert dropped.reason.startswith("too much ")
-
-
-def test_a_page_that_breaks_a_parser_is_dropped() -> None:
-    broken = FetchedPage(page("").entry, "press.example", NOW, b"x", "no such encoding")
-
-    async def work() -> Extraction:
-        sandbox = Sandbox()
-        try:
-            return await extract(sandbox, broken, Criteria())
-        finally:
-            sandbox.close()
-
-    assert asyncio.run(work()).reason == "unreadable (LookupError)"

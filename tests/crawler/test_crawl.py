@@ -50,7 +50,7 @@ def test_a_crawl_holds_every_story_as_it_was_written(crawled: Path, stories: lis
         assert (article.language, article.newsroom) == ("en", "127.0.0.1")
 
 
-def test_a_corpus_holds_its_shard_manifest_card_database_and_leavings_and_nothing_else(
+def test_a_corpus_holds_shard_manifest_card_database_and_dropped_paragraphs_and_nothing_else(
     crawled: Path,
 ) -> None:
     names = {path.name for path in crawled.iterdir()}
@@ -75,7 +75,7 @@ def test_a_second_crawl_adds_only_what_is_new(
     assert set(before.splits.test) <= set(after.splits.test)
 
 
-def test_a_crawl_asked_to_stop_saves_what_it_has(newsroom: Newsroom, tmp_path: Path) -> None:
+def test_a_crawl_that_is_stopped_saves_what_it_has(newsroom: Newsroom, tmp_path: Path) -> None:
     folder = tmp_path / "stopped"
     command = [sys.executable, "-m", "scrapy", "crawl", "press", "-a", f"feed={newsroom.feed_url}"]
     options = ["-a", f"corpus={folder}", "-s", "DOWNLOAD_DELAY=0.05", *LOOPBACK[2:]]
@@ -181,7 +181,7 @@ def test_pages_without_an_article_are_counted_by_reason(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_one_bad_feed_among_good_ones_is_told_and_the_rest_kept(
+def test_one_bad_feed_among_good_ones_is_reported_and_the_rest_kept(
     newsroom: Newsroom, crawl: Crawl, tmp_path: Path
 ) -> None:
     feeds = f"{newsroom.url}/news/story-1,{newsroom.feed_url}"
@@ -216,7 +216,7 @@ def test_a_bad_argument_is_exit_2_and_an_unwritable_folder_5(crawl: Crawl, tmp_p
     assert scrapy("crawl", "other").returncode == 2
 
 
-def test_a_damaged_corpus_is_told_before_crawling(
+def test_a_damaged_corpus_is_reported_before_crawling(
     crawled: Path, newsroom: Newsroom, crawl: Crawl, tmp_path: Path
 ) -> None:
     folder = tmp_path / "damaged"

@@ -81,7 +81,7 @@ def test_a_crawl_stopped_while_it_waits_ends_soon(tmp_path: Path) -> None:
     assert "Traceback" not in said
 
 
-def test_a_crawl_asked_twice_to_stop_ends_at_once_with_what_it_has(tmp_path: Path) -> None:
+def test_a_crawl_stopped_twice_ends_at_once_and_saves_what_it_has(tmp_path: Path) -> None:
     asked: list[str] = []
     links = b"".join(b"<item><link>/%d</link></item>" % n for n in range(3))
     answers: dict[str, Pieces] = {

@@ -47,7 +47,7 @@ def test_two_documents_are_too_few(tmp_path: Path) -> None:
     assert all(SLOGAN in text for text in texts(tmp_path).values())
 
 
-def test_near_duplicates_do_not_eat_one_another(tmp_path: Path) -> None:
+def test_near_duplicates_are_no_repetitions(tmp_path: Path) -> None:
     shared = [words(f"shared {i}") for i in range(4)]
     found = [article(name, *shared, words(name, 3), day=i) for i, name in enumerate("abcde")]
     export(tmp_path, found)
@@ -55,14 +55,14 @@ def test_near_duplicates_do_not_eat_one_another(tmp_path: Path) -> None:
     assert len({one.group for one in existing(tmp_path)}) == 1
 
 
-def test_what_was_learnt_stays_known_though_it_is_no_longer_in_the_texts(tmp_path: Path) -> None:
+def test_what_repeated_once_stays_known_though_it_is_no_longer_in_the_texts(tmp_path: Path) -> None:
     export(tmp_path, [article(name, words(name), SLOGAN) for name in "abc"])
     export(tmp_path, [article("d", words("d"), SLOGAN)])
     assert texts(tmp_path)["d"] == words("d")
     assert len(corpus.read_dropped(tmp_path)) == 4
 
 
-def test_an_article_of_nothing_else_keeps_it(tmp_path: Path) -> None:
+def test_an_article_of_nothing_but_repetitions_keeps_them(tmp_path: Path) -> None:
     short = article("short", SLOGAN, "Three more words.")
     export(tmp_path, [*(article(n, words(n), SLOGAN) for n in "abc"), short])
     assert texts(tmp_path)["short"] == short.text
