@@ -44,14 +44,10 @@ def assign(new: Iterable[Article], old: Iterable[Article]) -> tuple[Article, ...
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """What an export wrote, in articles: new, in the corpus altogether, set aside.
-
-    `repeats` counts the paragraphs dropped because they repeat over the newsroom.
-    """
+    """What an export wrote: new articles, all articles, repeated paragraphs left out."""
 
     new: int
     total: int
-    set_aside: int
     repeats: int = 0
 
 
@@ -97,7 +93,7 @@ def export(
                 name = _next_name(shards)
                 shards.append(Shard(name, len(new), _write_shard(new, folder / name)))
             _conclude(folder, [*old, *new], shards, dropped)
-    return _receipt(new, [*old, *new], cleaned)
+    return Exported(len(new), len(old) + len(new), cleaned.n_drops)
 
 
 def export_anew(
@@ -134,7 +130,7 @@ def export_anew(
         _conclude(folder, placed, shards, _merged(kept_drops, drops, cleaned.drops))
         for path in stale - {folder / name}:
             path.unlink()
-    return _receipt([a for a in placed if a.id not in ids], placed, cleaned)
+    return Exported(len(found.keys() - ids), len(placed), cleaned.n_drops)
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +139,10 @@ class _Cleaned:
 
     articles: list[Article]
     drops: dict[str, list[Drop]]
+
+    @property
+    def n_drops(self) -> int:
+        return sum(map(len, self.drops.values()))
 
 
 def _cleaned(
@@ -208,12 +208,6 @@ def _conclude(
         (folder / DROPPED).unlink(missing_ok=True)
     _write(folder / CARD, card(articles, shards, dropped).encode())
     _write(folder / MANIFEST, manifest_text(shards).encode())
-
-
-def _receipt(new: Sequence[Article], articles: Sequence[Article], cleaned: _Cleaned) -> Exported:
-    aside = sum(not article.group for article in articles)
-    n_repeats = sum(d.reason == repeats.REASON for found in cleaned.drops.values() for d in found)
-    return Exported(len(new), len(articles), aside, n_repeats)
 
 
 @contextmanager

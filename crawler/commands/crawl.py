@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
+from typing import Any
 from urllib.parse import urlsplit
 
 from scrapy import signals
@@ -110,19 +111,17 @@ class _SignalWatch:
     def __init__(self, crawler: Crawler) -> None:
         self.received = 0
         self._crawler = crawler
-        self._handlers = {number: signal.getsignal(number) for number in _SIGNALS}
+        self._handlers: dict[int, Any] = {}
         crawler.signals.connect(self._install, signals.spider_opened)
 
     def _install(self) -> None:
-        for number in _SIGNALS:
-            self._handlers[number] = signal.getsignal(number)
-            signal.signal(number, self._note)
+        self._handlers = {number: signal.signal(number, self._note) for number in _SIGNALS}
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.received = self.received or number
         if isinstance(self._crawler.spider, PressSpider):
             self._crawler.spider.throttle.stop()
-        handler = self._handlers[signal.Signals(number)]
+        handler = self._handlers[number]
         if callable(handler):
             handler(number, frame)
 

@@ -6,7 +6,6 @@ newsroom can only be seen on the whole corpus: `repeats`.
 """
 
 import unicodedata
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -48,11 +47,6 @@ class Cleaned:
     def text(self) -> str:
         """The paragraphs, separated by a blank line."""
         return "\n\n".join(self.paragraphs)
-
-    @property
-    def dropped(self) -> Counter[str]:
-        """How many were dropped, by reason."""
-        return Counter(drop.reason for drop in self.drops)
 
 
 def clean(paragraphs: Iterable[str], titles: Iterable[str] = ()) -> Cleaned:

@@ -35,7 +35,7 @@ def texts(folder: Path) -> dict[str, str]:
 def test_a_paragraph_in_three_documents_goes_from_all_new_ones(tmp_path: Path) -> None:
     found = [article(name, words(name), SLOGAN, words(name * 2)) for name in "abc"]
     receipt = export(tmp_path, found)
-    assert receipt == Exported(3, 3, 0, repeats=3)
+    assert receipt == Exported(3, 3, 3)
     assert texts(tmp_path) == {name: f"{words(name)}\n\n{words(name * 2)}" for name in "abc"}
     left_out = corpus.read_dropped(tmp_path)
     assert {(one.reason, one.text) for one in left_out} == {(repeats.REASON, SLOGAN)}
