@@ -52,6 +52,9 @@ _FETCHED = """
 UPDATE urls SET state = 'fetched', reason = '', fetched = ?, encoding = ?, etag = ?,
     last_modified = ?, body = ? WHERE id = ?
 """
+_FEED = """
+INSERT OR REPLACE INTO feeds (url, content_type, etag, last_modified, body) VALUES (?, ?, ?, ?, ?)
+"""
 
 
 class Store:
@@ -117,12 +120,9 @@ class Store:
     def save_feed(self, feed: FetchedFeed) -> None:
         """Keep a page of a feed, compressed, in place of the one before."""
         body = zlib.compress(feed.body)
+        values = (feed.url, feed.content_type, feed.etag, feed.last_modified, body)
         with self._db:
-            self._db.execute(
-                "INSERT OR REPLACE INTO feeds (url, content_type, etag, last_modified, body)"
-                " VALUES (?, ?, ?, ?, ?)",
-                (feed.url, feed.content_type, feed.etag, feed.last_modified, body),
-            )
+            self._db.execute(_FEED, values)
 
     def save(self, page: FetchedPage) -> None:
         """Keep a fetched page, compressed."""
@@ -161,8 +161,8 @@ class Store:
                 yield _load(self._db.execute(query, (page_id,)).fetchone())
 
     def _set(self, entry: Entry, state: str, reason: str) -> None:
+        query = "UPDATE urls SET state = ?, reason = ? WHERE id = ?"
         with self._db:
-            query = "UPDATE urls SET state = ?, reason = ? WHERE id = ?"
             self._db.execute(query, (state, reason, article_id(entry.url)))
 
 
@@ -174,15 +174,13 @@ def remove(folder: Path) -> None:
 
 
 def _dump(entry: Entry) -> str:
-    moment = entry.published.isoformat() if entry.published else None
-    return json.dumps({**asdict(entry), "published": moment})
+    return json.dumps(asdict(entry), default=datetime.isoformat)
 
 
 def _entry(text: str) -> Entry:
     values = json.loads(text)
-    if values["published"]:
-        values["published"] = datetime.fromisoformat(values["published"])
-    return Entry(**{**values, "tags": tuple(values["tags"])})
+    published = values["published"] and datetime.fromisoformat(values["published"])
+    return Entry(**{**values, "published": published, "tags": tuple(values["tags"])})
 
 
 def _load(row: tuple[Any, ...]) -> FetchedPage:

@@ -8,7 +8,9 @@ import asyncio
 import math
 import time
 from collections import defaultdict
-from dataclasses import dataclass
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from urllib.parse import urlsplit
@@ -45,6 +47,7 @@ class _Host:
     not_before: float = 0.0
     strikes: int = 0
     closed: str = ""
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
 class Throttle:
@@ -52,16 +55,11 @@ class Throttle:
 
     def __init__(self) -> None:
         self._hosts: defaultdict[str, _Host] = defaultdict(_Host)
-        self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self.stopped = False
 
     def stop(self) -> None:
         """Refuse every further request: the crawl is to end."""
         self.stopped = True
-
-    def lock(self, host: str) -> asyncio.Lock:
-        """Hold this during a request: without a delay Scrapy 2.19 begins all of a host at once."""
-        return self._locks[host]
 
     def set_delay(self, host: str, delay_s: float) -> None:
         """Leave at least `delay_s` between two requests to `host`; a long delay closes it."""
@@ -70,13 +68,20 @@ class Throttle:
         if known.delay_s > LONGEST_DELAY_S:
             known.closed = "crawl delay too long"
 
-    async def wait(self, host: str) -> None:
-        """Return when the next request to `host` may go out.
+    @asynccontextmanager
+    async def turn(self, host: str) -> AsyncIterator[None]:
+        """Begin when the next request to `host` may go out, and hold others back meanwhile.
+
+        Without a delay Scrapy 2.19 would begin all requests to a host at once.
 
         Raises:
             StayAway: it may not be crawled now, or the crawl ends.
         """
-        known = self._hosts[host]
+        async with self._hosts[host].lock:
+            await self._wait(self._hosts[host])
+            yield
+
+    async def _wait(self, known: _Host) -> None:
         while not (self.stopped or known.closed):
             wait = known.not_before - time.monotonic()
             if wait <= 0:
@@ -115,8 +120,7 @@ class ThrottledHandler(HTTP11DownloadHandler):
         """
         host = urlsplit(request.url).hostname or ""
         throttle: Throttle = self._crawler.spider.throttle  # type: ignore[union-attr]
-        async with throttle.lock(host):
-            await throttle.wait(host)
+        async with throttle.turn(host):
             response = await super().download_request(request)
             throttle.record(host, response)
         return response
