@@ -121,7 +121,7 @@ class _SignalWatch:
         self.received = self.received or number
         if isinstance(self._crawler.spider, PressSpider):
             self._crawler.spider.throttle.stop()
-        handler = self._handlers[number]
+        handler = self._handlers.get(number)  # none yet while they are installed
         if callable(handler):
             handler(number, frame)
 
