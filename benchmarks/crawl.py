@@ -1,11 +1,11 @@
-"""A crawl of newsrooms of several sizes on loopback, its stages, and what others take for the same.
+"""The cost of crawling newsrooms of several sizes on loopback, by stage and against other programs.
 
-Each size is crawled by `scrapy crawl press` without a delay, as a command of its own, in turn. Told
-are pages a second and core (CPU of the crawl and its parser, not of the server), pages a second,
-and the peak of the larger of the two processes. What a page costs beyond the start of the command
-is told from one size to the next: linear is a ratio of 1. Then the stages of the largest crawl,
-over its stored pages in this process. With `--peer` a feed of PEER_ARTICLES on one page is read by
-the programs in `benchmarks/peers`, each by the interpreter given for it, in turn with ours:
+Each size is crawled in turn by a `scrapy crawl press` of its own, without a delay. Printed are
+pages a second and core (CPU of the crawl and its parser, not of the server), pages a second, and
+the peak of the larger of the two processes; then, from one size to the next, what a page costs
+beyond the start of the command: linear cost is a ratio of 1; then the stages of the largest crawl,
+over its stored pages in this process. With `--peer` the programs in `benchmarks/peers` read a feed
+of PEER_ARTICLES on one page, each with the interpreter given for it, in turn with ours:
 
     python benchmarks/crawl.py --articles 100 1000 10000 --rounds 1 \\
         --peer trafilatura=.venv/bin/python --peer newsplease=OTHER/bin/python
@@ -27,12 +27,12 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from crawler import exporter, store
-from crawler.articles import build
-from crawler.cleaning import clean
-from crawler.exporter import assign
-from crawler.extraction import extract
-from crawler.languages import language_of
+from crawler import export, store
+from crawler.export import assign
+from crawler.extract.article import build
+from crawler.extract.clean import clean
+from crawler.extract.language import language_of
+from crawler.extract.page import extract
 from pressft.corpus import invented
 from pressft.corpus.format import write_table
 from pressft.corpus.invented import Story
@@ -40,7 +40,7 @@ from pressft.demo import newsroom
 
 HERE = Path(__file__).resolve().parent
 PEER_ARTICLES = 1000
-# Of a small process of its own: the peak of a child is at least that of its parent.
+# A small process of its own, because the peak of a child is at least that of its parent.
 LAUNCHER = """
 import json, os, subprocess, sys, time
 began = time.perf_counter()
@@ -56,8 +56,7 @@ LOCAL = ("-s", "PRESS_ALLOW_PRIVATE=True", "-s", "DOWNLOAD_DELAY=0")
 
 @dataclass(frozen=True)
 class Cost:
-    """Of a command: seconds on the clock and of its processors, peak bytes of its largest
-    process."""
+    """What a command took: wall seconds, CPU seconds, and peak bytes of its largest process."""
 
     seconds: float
     cpu_s: float
@@ -78,7 +77,7 @@ def main() -> None:
 
 
 def sizes(folder: Path, counts: Sequence[int], rounds: int) -> None:
-    """Crawl newsrooms of so many articles, and say what each took and what a page more costs."""
+    """Crawl newsrooms of so many articles; print what each took and what one more page costs."""
     costs: dict[int, list[Cost]] = {n: [] for n in counts}
     for turn, n in itertools.product(range(rounds), counts):
         with running(n) as feed:
@@ -100,7 +99,7 @@ def sizes(folder: Path, counts: Sequence[int], rounds: int) -> None:
 
 
 def stages(corpus: Path, folder: Path) -> None:
-    """Seconds of each stage over the stored pages of a corpus, and what is left for the rest."""
+    """Print the speed of each stage over the stored pages of a corpus."""
     folder.mkdir()
     pages = list(store.Store(corpus).pages(set()))[:PEER_ARTICLES]
     read = [extract(page.html, page.entry.url, None) for page in pages]
@@ -113,7 +112,7 @@ def stages(corpus: Path, folder: Path) -> None:
         "language": lambda: [language_of(one.text) for one in cleaned],
         "near duplicates": lambda: assign(articles, ()),
         "writing the shard": lambda: write_table(grouped, folder / "shard"),
-        "all of the export": lambda: exporter.export(folder, articles),
+        "all of the export": lambda: export.export(folder, articles),
     }
     for what, run in work.items():
         began = time.process_time()
@@ -123,7 +122,7 @@ def stages(corpus: Path, folder: Path) -> None:
 
 
 def peers(folder: Path, pythons: dict[str, str], rounds: int) -> None:
-    """The same feed of one page by ours and by each peer, in turn."""
+    """Print what ours and each peer take for the same feed of one page, in turn."""
     costs: dict[str, list[Cost]] = {name: [] for name in ("pressft", *pythons)}
     with running(PEER_ARTICLES, page=PEER_ARTICLES) as feed:
         for turn in range(rounds):
@@ -149,7 +148,7 @@ def peers(folder: Path, pythons: dict[str, str], rounds: int) -> None:
 
 
 def stories(n: int) -> tuple[Story, ...]:
-    """Releases of 15 to 40 sentences in words of the invented ones, no two alike."""
+    """Releases of 15 to 40 sentences in words of the invented stories, no two alike."""
     rng = random.Random(n)
     texts = (text for story in invented.stories() for text in story.paragraphs)
     words = sorted({word for text in texts for word in text.split() if word.isalpha()})
@@ -182,16 +181,16 @@ def _serve(n: int, page: int, caller: Connection) -> None:
 
 
 def crawled(feed: str, corpus: Path, n: int) -> Cost:
-    """What a crawl of `n` articles into a new corpus takes."""
+    """The cost of a crawl of `n` articles into a new corpus."""
     command = [sys.executable, "-m", "scrapy", "crawl", "press", "-a", f"feed={feed}"]
     cost = spent([*command, "-a", f"corpus={corpus}", *LOCAL])
-    if (found := len(exporter.existing(corpus))) != n:
+    if (found := len(export.existing(corpus))) != n:
         raise SystemExit(f"{found} articles of {n} in {corpus}")
     return cost
 
 
 def spent(command: Iterable[str], out: int = subprocess.DEVNULL) -> Cost:
-    """Run a command to its end; what it and its processes took."""
+    """The cost of a command, run to its end, and of its processes."""
     line = [sys.executable, "-c", LAUNCHER, str(out), *command]
     done = subprocess.run(
         line, cwd=HERE.parent, pass_fds=[out] if out > 0 else [], capture_output=True, check=True

@@ -1,11 +1,11 @@
-"""The crawler's extraction on annotated pages, beside trafilatura alone.
+"""The crawler's extraction on annotated pages, compared with trafilatura alone.
 
 FOLDER holds `html/ID.html.gz` and `ground-truth.json` (ID to `articleBody` and `url`), the layout
 of Scrapinghub's article-extraction-benchmark. Its measure: words are runs of `\\w`, a text is the
 multiset of its 4-word shingles; per page true positives, false positives and false negatives are
 divided by their sum; precision and recall are averaged over the pages that define them, and F1 is
 the harmonic mean of the averages. Cleaning is set to keep everything. Seconds are those of one
-core, alternated over the ways. Without FOLDER, one small page of our own is taken.
+core, with the ways alternating. Without FOLDER, one small page of our own is used.
 
     python benchmarks/extraction.py FOLDER --rounds 3
 """
@@ -24,7 +24,7 @@ from pathlib import Path
 
 import trafilatura
 
-from crawler.extraction import extract
+from crawler.extract.page import extract
 
 SHINGLE_WORDS = 4
 SENTENCE = "The {} crossed the river at noon and nobody on the bridge had seen one before."

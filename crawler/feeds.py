@@ -1,8 +1,8 @@
-"""Entries out of the bytes of a feed, a sitemap or a home page that names its feeds.
+"""Entries from the bytes of a feed, a sitemap or a home page that names its feeds.
 
 RSS 0.9x to 2.0, RDF and Atom by feedparser, JSON Feed 1.1, sitemaps with Google's news extension.
-A pure function; hostile bytes can make it take long, so it belongs into a worker. Left to others:
-fetching, following the next page, choosing among entries (`spiders.press`).
+A pure function; hostile bytes can make it take long, so it belongs into the sandbox. Left to
+others: fetching, following the next page, choosing among entries (`spiders.press`).
 """
 
 import calendar
@@ -88,17 +88,24 @@ def parse(body: bytes, url: str, content_type: str = "", since: date | None = No
     """
     text = _text(_unzipped(body), content_type)
     start = text[:2000].lstrip()
-    if start.startswith("{"):
-        found = _json_feed(text, url)
-    elif _SITEMAP.search(start):
-        found = _sitemap(text, url, since)
-    else:
-        found = _xml_feed(text, url) or _home_page(text, url)
+    try:
+        found = _parsed(text, start, url, since)
+    except Exception as error:  # whatever a parser makes of bytes from the web
+        why = f"{url} breaks the parser of feeds ({type(error).__name__})"
+        raise DataError(f"{why}: give the address of another feed") from None
     if found is None:
         seen = plain(start)[:40]
         seen = f"it begins {seen!r}" if seen else "it has no text"
         raise DataError(f"{url} is no RSS or Atom feed, {seen}: give the address of the feed")
     return found
+
+
+def _parsed(text: str, start: str, url: str, since: date | None) -> Feed | None:
+    if start.startswith("{"):
+        return _json_feed(text, url)
+    if _SITEMAP.search(start):
+        return _sitemap(text, url, since)
+    return _xml_feed(text, url) or _home_page(text, url)
 
 
 def plain(text: str) -> str:
@@ -108,9 +115,11 @@ def plain(text: str) -> str:
 
 
 def web_url(link: str, base: str) -> str | None:
-    """`link` as an absolute http(s) address without fragment, None if it is none."""
+    """`link` as an absolute http(s) address without fragment; None if it is empty or no such."""
+    if not link:
+        return None
     try:
-        url = urljoin(base, link.strip())
+        url = urljoin(base, _CONTROL.sub("", link).strip())
         parts = urlsplit(url)
         _ = parts.port  # raises where it is no number
     except ValueError:
@@ -118,6 +127,15 @@ def web_url(link: str, base: str) -> str | None:
     if parts.scheme not in ("http", "https") or not parts.hostname:
         return None
     return parts._replace(fragment="").geturl()
+
+
+def iso_moment(value: str) -> datetime | None:
+    """A date of ISO 8601 as aware UTC to the second, midnight where it has no time; or None."""
+    try:
+        moment = datetime.fromisoformat(value.strip())
+        return moment.replace(tzinfo=moment.tzinfo or UTC, microsecond=0).astimezone(UTC)
+    except (ValueError, OverflowError):
+        return None
 
 
 def _unzipped(body: bytes) -> bytes:
@@ -177,8 +195,7 @@ def _xml_feed(text: str, url: str) -> Feed | None:
 
 
 def _entry(item: Mapping[str, Any], base: str) -> Entry | None:
-    link = item.get("link") or ""
-    url = web_url(link, base) if link else None
+    url = web_url(item.get("link") or "", base)
     if url is None:
         return None
     moments = [item[key] for key in ("published_parsed", "updated_parsed") if key in item]
@@ -229,37 +246,28 @@ def _json_feed(text: str, url: str) -> Feed | None:
     following = feed.get("next_url")
     return Feed(
         _entries(_json_entry(item, url) for item in items if isinstance(item, dict)),
-        web_url(following, url) if isinstance(following, str) and following else None,
+        web_url(following, url) if isinstance(following, str) else None,
     )
 
 
 def _json_entry(item: Mapping[str, Any], base: str) -> Entry | None:
-    def said(*names: str) -> str:
+    def first(*names: str) -> str:
         return next((item[n] for n in names if isinstance(item.get(n), str) and item[n]), "")
 
-    url = web_url(said("url", "external_url"), base) if said("url", "external_url") else None
+    url = web_url(first("url", "external_url"), base)
     if url is None:
         return None
     tags = item.get("tags")
     terms = [plain(tag) for tag in tags if isinstance(tag, str)] if isinstance(tags, list) else []
-    text = "".join(f"<p>{html.escape(line)}</p>" for line in said("content_text").split("\n\n"))
+    text = "".join(f"<p>{html.escape(line)}</p>" for line in first("content_text").split("\n\n"))
     return Entry(
         url=url,
-        title=plain(said("title")),
-        published=_iso_moment(said("date_published", "date_modified")),
+        title=plain(first("title")),
+        published=iso_moment(first("date_published", "date_modified")),
         tags=tuple(dict.fromkeys(filter(None, terms))),
-        summary_html=said("content_html") or (text if said("content_text") else said("summary")),
+        summary_html=first("content_html") or (text if first("content_text") else first("summary")),
         guid=_CONTROL.sub("", str(item.get("id", ""))),
     )
-
-
-def _iso_moment(value: str) -> datetime | None:
-    """A date of ISO 8601 as aware UTC, midnight where it has no time."""
-    try:
-        moment = datetime.fromisoformat(value.strip())
-        return moment.replace(tzinfo=moment.tzinfo or UTC, microsecond=0).astimezone(UTC)
-    except (ValueError, OverflowError):
-        return None
 
 
 def _sitemap(text: str, url: str, since: date | None) -> Feed | None:
@@ -272,22 +280,20 @@ def _sitemap(text: str, url: str, since: date | None) -> Feed | None:
         return None
     if etree.QName(root).localname == "sitemapindex":
         found = (_child(part, "loc") for part in root.iterchildren("{*}sitemap"))
-        return Feed(
-            (), None, feeds=tuple(filter(None, (web_url(loc, url) for loc in found if loc)))
-        )
+        return Feed((), None, feeds=tuple(filter(None, (web_url(loc, url) for loc in found))))
     return Feed(_entries(_sitemap_entry(item, url, since) for item in root.iter("{*}url")), None)
 
 
 def _sitemap_entry(item: etree._Element, base: str, since: date | None) -> Entry | None:
-    url = web_url(_child(item, "loc"), base) if _child(item, "loc") else None
-    changed = _iso_moment(_child(item, "lastmod"))
+    url = web_url(_child(item, "loc"), base)
+    changed = iso_moment(_child(item, "lastmod"))
     if url is None or (since and changed and changed.date() < since):
         return None
     terms = (plain(term) for term in _child(item, "keywords").split(","))
     return Entry(
         url=url,
         title=plain(_child(item, "title")),
-        published=_iso_moment(_child(item, "publication_date")),
+        published=iso_moment(_child(item, "publication_date")),
         tags=tuple(dict.fromkeys(filter(None, terms))),
         summary_html="",
         guid="",

@@ -1,13 +1,17 @@
-"""What a person sees of a crawl, on stderr: a line with time left, plain lines without a terminal.
+"""What a person sees of a crawl, on stderr: progress with the time left, and a table at its end.
 
-Reads the statistics under `newsroom/` and nothing else. Left to others: counting (`spiders.press`),
-the summary (`commands.crawl`).
+Without a terminal plain lines replace the first, and the second is left out. All of it is read from
+the statistics under `newsroom/`. Left to others: counting (`spiders.press`), the last line and the
+exit code (`commands.crawl`).
 """
 
-from typing import Self
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
 from scrapy import signals
 from scrapy.crawler import Crawler
 from scrapy.statscollectors import StatsCollector
@@ -15,13 +19,14 @@ from scrapy.utils.asyncio import create_looping_call
 
 REFRESH_S = 0.5
 PLAIN_S = 10.0  # between lines where nothing can be redrawn
+_PAGES = ("found", "known", "fetched", "kept", "dropped", "failed")
+_BY_REASON = ("dropped", "failed", "paragraphs")
 
 
 class ProgressExtension:
     """Redraws one line while the spider runs."""
 
     def __init__(self, stats: StatsCollector) -> None:
-        """`stats` are the crawl's, read twice a second."""
         self._stats = stats
         self._console = Console(stderr=True)
         columns = (
@@ -40,7 +45,7 @@ class ProgressExtension:
 
     @classmethod
     def from_crawler(cls, crawler: Crawler) -> Self:
-        """Connected to the crawl's beginning and end."""
+        """An extension that starts and ends with the crawl."""
         assert crawler.stats
         extension = cls(crawler.stats)
         crawler.signals.connect(extension.opened, signals.spider_opened)
@@ -48,13 +53,13 @@ class ProgressExtension:
         return extension
 
     def opened(self) -> None:
-        """Begin."""
+        """Start the line."""
         if self._console.is_terminal:
             self._live.start()
         self._loop.start(self._interval, now=False)
 
     def closed(self) -> None:
-        """End, leaving no line behind."""
+        """Stop, leaving no line behind."""
         if self._loop.running:
             self._loop.stop()
         if self._console.is_terminal:  # or it ends with an empty line
@@ -85,3 +90,42 @@ class ProgressExtension:
 
     def _count(self, name: str) -> int:
         return int(self._stats.get_value(f"newsroom/{name}", 0))
+
+
+def print_table(stats: Mapping[str, Any]) -> None:
+    """Print the statistics under `newsroom/`: pages, then reasons, then paragraphs left out."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        return
+    drawn = Table(title="pages and paragraphs", title_justify="left", show_header=False)
+    drawn.add_column()
+    drawn.add_column(justify="right")
+    for name in _PAGES:
+        if f"newsroom/{name}" in stats:
+            drawn.add_row(name, f"{stats[f'newsroom/{name}']:,}")
+    for kind in _BY_REASON:
+        drawn.add_section()
+        found = {n: c for n, c in stats.items() if n.startswith(f"newsroom/{kind}/")}
+        for name, count in sorted(found.items(), key=lambda item: -item[1]):
+            reason = name.split("/", 2)[2]
+            drawn.add_row(f"{kind}: {reason}", f"{count:,}")
+    console.print(drawn)
+
+
+def losses(stats: Mapping[str, Any]) -> str:
+    """What was dropped or failed, by reason, after a comma each; "" for nothing."""
+    found = [
+        (*name.split("/", 2)[1:], count)
+        for name, count in sorted(stats.items())
+        if name.startswith(("newsroom/dropped/", "newsroom/failed/"))
+    ]
+    return "".join(f", {count} {kind} ({reason})" for kind, reason, count in found)
+
+
+@contextmanager
+def counting(total: int) -> Iterator[Callable[[], None]]:
+    """A progress line over `total` pages; yields the function to call after each."""
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as line:
+        task = line.add_task("extracting stored pages", total=total)
+        yield lambda: line.advance(task)

@@ -1,10 +1,10 @@
-"""Why a request failed, in a few words that people read and statistics count."""
+"""Why a request failed, in a few words for people and statistics."""
 
 from scrapy.exceptions import DownloadCancelledError, IgnoreRequest
 from scrapy.spidermiddlewares.httperror import HttpError
 
-from crawler.addresses import MissingContact, RefusedAddress
-from crawler.patience import StayAway
+from crawler.middlewares.addresses import MissingContact, RefusedAddress
+from crawler.middlewares.politeness import StayAway
 
 UNREACHABLE = ("certificate not trusted", "connection refused", "unknown host")
 _NAMES = {
@@ -19,11 +19,11 @@ _PACKING = ("BadGzipFile", "ZstdError", "error")  # the last is zlib's and brotl
 
 
 class RefusedByRobots(IgnoreRequest):
-    """A request that robots.txt forbids, or that its absence does; the message says which."""
+    """A request that robots.txt forbids, or one to a host whose robots.txt cannot be had."""
 
 
 def reason(error: BaseException | None) -> str:
-    """Why, such as "HTTP 404"; the name of its class for an error that is not foreseen."""
+    """Why, such as "HTTP 404"; the name of its class for an unforeseen error."""
     if isinstance(error, HttpError):
         return f"HTTP {error.response.status}"
     if isinstance(error, MissingContact):
@@ -32,7 +32,7 @@ def reason(error: BaseException | None) -> str:
         return "not a public address"
     if isinstance(error, RefusedByRobots | StayAway):
         return str(error)
-    if isinstance(error, IgnoreRequest):  # Scrapy's own, told apart by their text alone
+    if isinstance(error, IgnoreRequest):  # Scrapy's own, which differ in their text alone
         return next((words for said, words in _SAID.items() if said in str(error)), "ignored")
     if "certificate verify failed" in str(error):
         return "certificate not trusted"

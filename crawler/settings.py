@@ -9,7 +9,7 @@ PRESS_ALLOW_PRIVATE = False  # True lets a crawl reach loopback and private addr
 PRESS_CONTACT = ""  # an e-mail address or page for the User-Agent; public hosts require it
 PRESS_MIN_WORDS = 10  # shorter texts are dropped
 
-# Polite: one connection and one request a second to a host, and only where robots.txt agrees.
+# Polite: one connection and one request a second to a host, and only what robots.txt allows.
 ROBOTSTXT_OBEY = True
 ROBOTSTXT_USER_AGENT = BOT_NAME
 USER_AGENT = BOT_NAME  # the spider adds version and contact
@@ -20,14 +20,14 @@ COOKIES_ENABLED = False
 REFERRER_POLICY = "no-referrer"
 
 # Closed: http and https to verified hosts, bounded in size, time and hops, no way in.
-TWISTED_DNS_RESOLVER = "crawler.addresses.PublicResolver"
+TWISTED_DNS_RESOLVER = "crawler.middlewares.addresses.PublicResolver"
 DOWNLOAD_HANDLERS = {
     "data": None,
     "file": None,
     "ftp": None,
     "s3": None,
-    "http": "crawler.patience.PatientHandler",
-    "https": "crawler.patience.PatientHandler",
+    "http": "crawler.middlewares.politeness.ThrottledHandler",
+    "https": "crawler.middlewares.politeness.ThrottledHandler",
 }
 DOWNLOAD_VERIFY_CERTIFICATES = True
 DOWNLOAD_MAXSIZE = 5 * 1024 * 1024  # bytes after decompression
@@ -44,19 +44,24 @@ REDIRECT_MAX_TIMES = 5
 METAREFRESH_MAXDELAY = 5
 TELNETCONSOLE_ENABLED = False
 REMOTE_CONTROL_ENABLED = False
-CONCURRENT_ITEMS = 1  # there are none; Scrapy 2.19 starts so many tasks a response
+CONCURRENT_ITEMS = 1  # a page gives one; Scrapy 2.19 starts so many tasks for each response
+ITEM_PIPELINES = {
+    "crawler.pipelines.StorePipeline": 100,
+    "crawler.pipelines.ExtractPipeline": 200,
+    "crawler.pipelines.ExportPipeline": 300,
+}
 DOWNLOADER_MIDDLEWARES = {
     "scrapy.downloadermiddlewares.robotstxt.RobotsTxtMiddleware": None,
-    "crawler.robots.ObeyRobotsMiddleware": 100,
-    "crawler.addresses.PublicAddressMiddleware": 760,  # after 750: it sees the proxy
+    "crawler.middlewares.robots.ObeyRobotsMiddleware": 100,
+    "crawler.middlewares.addresses.PublicAddressMiddleware": 760,  # after 750: it sees the proxy
 }
 
-# First come, first fetched; feed pages have a higher priority of their own. The spider knows what
-# it asked for; a filter would lose pages that redirect to themselves or to one another, uncounted.
+# First in, first out; pages of feeds have a higher priority. The spider knows its requests: a
+# filter would lose, uncounted, pages that redirect to themselves or to one another.
 DUPEFILTER_CLASS = "scrapy.dupefilters.BaseDupeFilter"
 SCHEDULER_MEMORY_QUEUE = "scrapy.squeues.FifoMemoryQueue"
 
-# Said: a progress line, one summary, and what went wrong.
+# Output: a progress line, one summary, and what went wrong.
 EXTENSIONS = {
     "crawler.progress.ProgressExtension": 500,
     "scrapy.extensions.feedexport.FeedExporter": None,

@@ -1,7 +1,7 @@
-"""What a crawl must not lose: `crawl.db`, the state of every URL and each page as it came.
+"""The database of a crawl, `crawl.db`: the state of every URL, and each page as it was fetched.
 
-A page is stored before anything is made of it, so a crawl killed at any moment goes on where it
-was, and extraction can be repeated offline (law 11). Left to others: what is made of the pages.
+A page is stored before anything is made of it, so that a crawl killed at any moment can be resumed,
+and extraction repeated offline (law 11). Left to others: what is made of the pages.
 """
 
 import json
@@ -9,13 +9,14 @@ import sqlite3
 import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from crawler.arguments import DATABASE
 from crawler.feeds import Entry
-from crawler.plan import DATABASE
+from crawler.items import FetchedFeed, FetchedPage, FoundEntries, UnusablePage
 from pressft.corpus.format import article_id
 from pressft.errors import MissingError
 
@@ -51,51 +52,21 @@ _FETCHED = """
 UPDATE urls SET state = 'fetched', reason = '', fetched = ?, encoding = ?, etag = ?,
     last_modified = ?, body = ? WHERE id = ?
 """
-
-
-@dataclass(frozen=True, slots=True)
-class StoredFeed:
-    """A page of a feed as it last came, with what its server needs to say that it still is so."""
-
-    url: str
-    content_type: str
-    etag: str
-    last_modified: str
-    body: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class StoredPage:
-    """A fetched page with the feed entry that led to it; `body` is decompressed, not decoded."""
-
-    entry: Entry
-    newsroom: str
-    fetched: datetime
-    body: bytes
-    encoding: str
-    etag: str = ""
-    last_modified: str = ""
-
-    @property
-    def id(self) -> str:
-        """The article's id."""
-        return article_id(self.entry.url)
-
-    @property
-    def html(self) -> str:
-        """The page as text; bytes that are none of its encoding are replaced."""
-        return self.body.decode(self.encoding, "replace")
+_FEED = """
+INSERT OR REPLACE INTO feeds (url, content_type, etag, last_modified, body) VALUES (?, ?, ?, ?, ?)
+"""
 
 
 class Store:
-    """The database of one corpus folder; every call is one transaction."""
+    """The database of one corpus folder; every call is one transaction.
+
+    It is created in `folder` where there is none; None keeps it in memory, for a dry run.
+
+    Raises:
+        MissingError: the folder cannot be written.
+    """
 
     def __init__(self, folder: Path | None) -> None:
-        """Open or create it in `folder`; None keeps it in memory, for a dry run.
-
-        Raises:
-            MissingError: the folder cannot be written.
-        """
         try:
             if folder:
                 folder.mkdir(parents=True, exist_ok=True)
@@ -113,10 +84,11 @@ class Store:
         """Write the log back and close."""
         self._db.close()
 
-    def found(self, entry: Entry, newsroom: str) -> None:
-        """Remember an entry; one seen before is only updated while its page is not fetched."""
+    def found(self, found: FoundEntries) -> None:
+        """Remember entries; one seen before is only updated while its page is not fetched."""
+        rows = [(article_id(entry.url), found.newsroom, _dump(entry)) for entry in found.entries]
         with self._db:
-            self._db.execute(_FOUND, (article_id(entry.url), newsroom, _dump(entry)))
+            self._db.executemany(_FOUND, rows)
 
     def wants(self, url: str) -> bool:
         """Whether the page of this URL is still to be fetched."""
@@ -127,7 +99,7 @@ class Store:
     def pending(self, newsrooms: Iterable[str]) -> list[tuple[Entry, str]]:
         """Entries of these newsrooms whose page is still to be fetched, each with its newsroom.
 
-        A page that was gone when last asked for is left out.
+        A page that did not exist at the last request is left out.
         """
         query = (
             "SELECT entry, newsroom FROM urls WHERE state = 'found'"
@@ -136,51 +108,39 @@ class Store:
         wanted = set(newsrooms)
         return [(_entry(entry), name) for entry, name in self._db.execute(query) if name in wanted]
 
-    def feed(self, url: str) -> StoredFeed | None:
-        """What came from the address of a feed, None before the first time."""
-        query = "SELECT url, content_type, etag, last_modified, body FROM feeds WHERE url = ?"
+    def feed(self, url: str) -> FetchedFeed | None:
+        """The page of a feed as it was last fetched, None before the first time."""
+        query = "SELECT content_type, etag, last_modified, body FROM feeds WHERE url = ?"
         row = self._db.execute(query, (url,)).fetchone()
         if row is None:
             return None
-        address, content_type, etag, last_modified, body = row
-        return StoredFeed(address, content_type, etag, last_modified, zlib.decompress(body))
+        content_type, etag, last_modified, body = row
+        return FetchedFeed(url, content_type, etag, last_modified, zlib.decompress(body))
 
-    def save_feed(self, feed: StoredFeed) -> None:
-        """Keep a page of a feed, compressed, in place of what came before."""
+    def save_feed(self, feed: FetchedFeed) -> None:
+        """Keep a page of a feed, compressed, in place of the one before."""
+        body = zlib.compress(feed.body)
+        values = (feed.url, feed.content_type, feed.etag, feed.last_modified, body)
         with self._db:
-            self._db.execute(
-                "INSERT OR REPLACE INTO feeds (url, content_type, etag, last_modified, body)"
-                " VALUES (?, ?, ?, ?, ?)",
-                (
-                    feed.url,
-                    feed.content_type,
-                    feed.etag,
-                    feed.last_modified,
-                    zlib.compress(feed.body),
-                ),
-            )
+            self._db.execute(_FEED, values)
 
-    def save(self, page: StoredPage) -> None:
+    def save(self, page: FetchedPage) -> None:
         """Keep a fetched page, compressed."""
         moment, body = int(page.fetched.timestamp()), zlib.compress(page.body)
         values = (moment, page.encoding, page.etag, page.last_modified, body, page.id)
         with self._db:
             self._db.execute(_FETCHED, values)
 
-    def kept(self, url: str) -> None:
+    def set_usable(self, page: FetchedPage) -> None:
         """Note that there is an article on a fetched page."""
-        self._set(url, "fetched", "")
+        self._set(page.entry, "fetched", "")
 
-    def dropped(self, url: str, reason: str) -> None:
-        """Note that nothing on the page is of use: it is not fetched again."""
-        self._set(url, "dropped", reason)
-
-    def failed(self, url: str, reason: str) -> None:
-        """Note that the page could not be fetched: the next crawl tries again."""
-        self._set(url, "failed", reason)
+    def set_unusable(self, page: UnusablePage) -> None:
+        """Note why there is no article: the next crawl fetches a failed page, no dropped one."""
+        self._set(page.entry, page.state, page.reason)
 
     def is_worth_keeping(self) -> bool:
-        """Whether it holds a page of use, fetched with patience."""
+        """Whether it holds a page of use, which took time to fetch."""
         query = "SELECT EXISTS (SELECT 1 FROM urls WHERE state = 'fetched')"
         return bool(self._db.execute(query).fetchone()[0])
 
@@ -188,7 +148,7 @@ class Store:
         """How many pages are stored, of use or not."""
         return int(self._db.execute("SELECT COUNT(body) FROM urls").fetchone()[0])
 
-    def pages(self, but: set[str], *, dropped: bool = False) -> Iterator[StoredPage]:
+    def pages(self, but: set[str], *, dropped: bool = False) -> Iterator[FetchedPage]:
         """Every page of use, `dropped` ones too, in the order of ids, but for these ids."""
         which = "body IS NOT NULL" if dropped else "state = 'fetched'"
         ids = self._db.execute(f"SELECT id FROM urls WHERE {which} ORDER BY id").fetchall()
@@ -200,39 +160,31 @@ class Store:
                 )
                 yield _load(self._db.execute(query, (page_id,)).fetchone())
 
-    def _set(self, url: str, state: str, reason: str) -> None:
+    def _set(self, entry: Entry, state: str, reason: str) -> None:
+        query = "UPDATE urls SET state = ?, reason = ? WHERE id = ?"
         with self._db:
-            query = "UPDATE urls SET state = ?, reason = ? WHERE id = ?"
-            self._db.execute(query, (state, reason, article_id(url)))
+            self._db.execute(query, (state, reason, article_id(entry.url)))
 
 
 def remove(folder: Path) -> None:
-    """Take the database out of a folder that a failed crawl created."""
+    """Remove the database from a folder that a failed crawl created."""
     for suffix in ("", "-wal", "-shm"):
         with suppress(OSError):
             (folder / f"{DATABASE}{suffix}").unlink()
 
 
 def _dump(entry: Entry) -> str:
-    moment = entry.published.isoformat() if entry.published else None
-    return json.dumps({**asdict(entry), "published": moment})
+    return json.dumps(asdict(entry), default=datetime.isoformat)
 
 
 def _entry(text: str) -> Entry:
     values = json.loads(text)
-    if values["published"]:
-        values["published"] = datetime.fromisoformat(values["published"])
-    return Entry(**{**values, "tags": tuple(values["tags"])})
+    published = values["published"] and datetime.fromisoformat(values["published"])
+    return Entry(**{**values, "published": published, "tags": tuple(values["tags"])})
 
 
-def _load(row: tuple[Any, ...]) -> StoredPage:
+def _load(row: tuple[Any, ...]) -> FetchedPage:
     entry, newsroom, fetched, body, encoding, etag, last_modified = row
-    return StoredPage(
-        entry=_entry(entry),
-        newsroom=newsroom,
-        fetched=datetime.fromtimestamp(fetched, UTC),
-        body=zlib.decompress(body),
-        encoding=encoding,
-        etag=etag,
-        last_modified=last_modified,
-    )
+    moment = datetime.fromtimestamp(fetched, UTC)
+    body = zlib.decompress(body)
+    return FetchedPage(_entry(entry), newsroom, moment, body, encoding, etag, last_modified)

@@ -3,23 +3,37 @@
 import hashlib
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
-def write_atomically(path: Path, content: str | bytes) -> None:
-    """Write a file that is whole or not there, also after a power cut."""
-    part = path.with_name(f".{path.name}.{os.getpid()}")
-    with part.open("wb") as file:
-        file.write(content.encode() if isinstance(content, str) else content)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
+@contextmanager
+def replacing(path: Path, *, alone: bool = False) -> Iterator[Path]:
+    """A path to write to, which takes the place of `path` when the block ends: a reader sees the
+    old file or the new one, also after a power cut. A caller who is `alone`, under a lock,
+    overwrites what a kill left of it before."""
+    part = path.with_name(f".{path.name}.part" if alone else f".{path.name}.{os.getpid()}")
+    try:
+        yield part
+        sync(part)
+        part.replace(path)
+    except BaseException:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+        raise
     sync(path.parent)
 
 
-def sync(folder: Path) -> None:
-    """Write the entries of a folder to the disk."""
-    descriptor = os.open(folder, os.O_RDONLY)
+def write_atomically(path: Path, content: str | bytes, *, alone: bool = False) -> None:
+    """Write a file that is whole or not there, as `replacing` says."""
+    with replacing(path, alone=alone) as part:
+        part.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def sync(path: Path) -> None:
+    """Write a file, or the entries of a folder, to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

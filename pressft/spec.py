@@ -5,14 +5,13 @@ numbers, so its hash is the name under which a result is kept (law 8).
 """
 
 import dataclasses
-import hashlib
-import json
 import math
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
+from pressft._files import digest
 from pressft.errors import UsageError
 
 Optimizer = Literal["adamw", "adamw-8bit", "paged-adamw-8bit"]
@@ -121,7 +120,7 @@ class TrialSpec:
             if item.name not in unnamed and getattr(self, item.name) != item.default
         }
         identity = [CELL_VERSION, model, list(parts), fingerprint, settings]
-        return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
+        return digest(identity)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,8 +3,6 @@
 Numbers go to the caller's `on_point`; nothing here knows of Optuna or MLflow.
 """
 
-import hashlib
-import json
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -14,6 +12,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from pressft._files import digest
 from pressft.context import TRAIN_COST, Context, training_data
 from pressft.evaluation import perplexity
 from pressft.model import adapter, surgery
@@ -38,8 +37,7 @@ def untrained_key(context: Context, spec: TrialSpec) -> str:
     what += [spec.window, spec.quantization]
     what += [spec.validation_tokens] if context.general else []
     what += [spec.repair] if spec.repairs(parts) else []
-    identity = json.dumps(what)
-    return f"untrained-{hashlib.sha256(identity.encode()).hexdigest()[:16]}"
+    return f"untrained-{digest(what)}"
 
 
 @contextmanager

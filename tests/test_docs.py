@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import typer.main
 
-from crawler import plan
+from crawler import arguments
 from pressft.cli import app
 from pressft.corpus import invented
 from pressft.demo import newsroom
@@ -56,7 +56,7 @@ def test_every_command_and_option_is_documented(project: Path) -> None:
         for option in sorted(options)
         if not re.search(rf"(?<![\w-]){option}(?![\w-])", text)
     ]
-    missing += [name for name in plan._ARGUMENTS if f"-a {name}=" not in text]
+    missing += [name for name in arguments._ARGUMENTS if f"-a {name}=" not in text]
     assert not missing
 
 

@@ -1,6 +1,6 @@
-"""`scrapy crawl`, as Scrapy has it, but for `press`: plan, crawl, export, one summary, exit codes.
+"""`scrapy crawl press`: arguments, the lock on the corpus, signals, one summary, exit codes.
 
-The whole of a crawl on one page. What a failed crawl created it takes away again.
+What a failed crawl created it takes away again. Left to others: all that a crawl does.
 """
 
 import asyncio
@@ -14,23 +14,20 @@ from argparse import Namespace
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from types import FrameType
+from typing import Any
 from urllib.parse import urlsplit
 
 from scrapy import signals
 from scrapy.commands import crawl
 from scrapy.crawler import Crawler
-from scrapy.exceptions import CloseSpider
 
-from crawler import exporter, plan, repeats, store, summary
-from crawler.addresses import is_private_host
-from crawler.articles import Demands, Made
-from crawler.building import built_all
-from crawler.exporter import Exported
-from crawler.plan import DATABASE, NO_CONTACT, Plan
+from crawler import arguments, export, pipelines, progress, store
+from crawler.arguments import DATABASE, NO_CONTACT, Arguments
+from crawler.extract.article import Criteria
+from crawler.middlewares.addresses import is_private_host
 from crawler.spiders.press import PressSpider
-from crawler.workers import Workers
+from crawler.store import Store
 from pressft.errors import DataError, MissingError, PressftError, RefusedError, UsageError
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -57,65 +54,55 @@ class Command(crawl.Command):
         return "Crawl newsrooms into a corpus"
 
     def run(self, args: list[str], opts: Namespace) -> None:
-        """Crawl; the exit code tells how it went."""
+        """Crawl; the exit code says how it went."""
         try:
             if args != [PressSpider.name]:
                 raise UsageError(f"no spider {' '.join(args)!r}: choose {PressSpider.name}")
-            self._crawl(plan.parse(opts.spargs))
+            self._run(arguments.parse(opts.spargs))
         except PressftError as error:
             _say(f"error: {error}")
             self.exitcode = error.exit_code
 
-    def _crawl(self, asked: Plan) -> None:
+    def _run(self, given: Arguments) -> None:
         assert self.settings
-        _check_contact(asked, self.settings.get("PRESS_CONTACT"))
-        created = [path for path in (asked.corpus, *asked.corpus.parents) if not path.exists()]
-        if asked.reextract and not (asked.corpus / DATABASE).exists():
-            why = f"{asked.corpus} holds no {DATABASE}"
-            raise DataError(f"{why}: there is nothing to read again, crawl it first")
-        with _locked(asked):
-            fresh = not (asked.corpus / DATABASE).exists()
-            exporter.existing(asked.corpus)  # a damaged corpus is told before an hour of crawling
-            pages = store.Store(None if asked.dry_run and fresh else asked.corpus)
-            try:
-                if asked.reextract:
-                    n = self.settings.getint("PRESS_MIN_WORDS")
-                    _reextract(asked, pages, Demands(n, asked.languages))
-                else:
-                    self._crawl_into(asked, pages)
-            finally:
-                worthless = fresh and not pages.is_worth_keeping()
-                pages.close()
-                if worthless:
-                    _remove(asked.corpus, created)
-
-    def _crawl_into(self, asked: Plan, pages: store.Store) -> None:
-        spider, stopped_by = self._fetch(asked, pages)
-        try:
-            if asked.dry_run:
-                _list(spider)
+        _check_contact(given, self.settings.get("PRESS_CONTACT"))
+        if given.reextract and not (given.corpus / DATABASE).exists():
+            why = f"{given.corpus} holds no {DATABASE}"
+            raise DataError(f"{why}: there are no pages to extract again, crawl it first")
+        with _opened(given) as pages:
+            export.existing(given.corpus)  # a damaged corpus is reported before an hour of crawling
+            if given.reextract:
+                criteria = Criteria(self.settings.getint("PRESS_MIN_WORDS"), given.languages)
+                _reextract(given, pages, criteria)
             else:
-                _finish(spider)
-        finally:
-            spider.workers.close()
-        for problem in spider.problems[1:]:
-            _say(f"error: {problem}")
-        if spider.problems:
-            raise spider.problems[0]
-        if stopped_by:
-            self.exitcode = 128 + stopped_by
+                self._crawl(given, pages)
 
-    def _fetch(self, asked: Plan, pages: store.Store) -> tuple[PressSpider, int]:
-        """The spider after its crawl, and the signal that ended it, or 0."""
+    def _crawl(self, given: Arguments, pages: Store) -> None:
         assert self.crawler_process
         for name in _COUNTED:
             logging.getLogger(name).setLevel(logging.CRITICAL)
         crawler = self.crawler_process.create_crawler(PressSpider)
         watch = _SignalWatch(crawler)
-        self.crawler_process.crawl(crawler, plan=asked, store=pages)
+        self.crawler_process.crawl(crawler, arguments=given, store=pages)
         self.crawler_process.start()
-        assert isinstance(crawler.spider, PressSpider)
-        return crawler.spider, watch.received
+        spider = crawler.spider
+        assert isinstance(spider, PressSpider)
+        exporter = crawler.get_item_pipeline(pipelines.ExportPipeline)
+        assert exporter
+        try:
+            if not exporter.is_done:  # a second signal ended Scrapy before its pipelines
+                asyncio.run(exporter.close_spider())
+        finally:
+            spider.sandbox.close()
+        sys.stdout.writelines(f"{line}\n" for line in spider.preview)
+        if not given.dry_run:
+            _sum_up(crawler, spider)
+        for problem in spider.problems[1:]:
+            _say(f"error: {problem}")
+        if spider.problems:
+            raise spider.problems[0]
+        if watch.received:
+            self.exitcode = 128 + watch.received
 
 
 class _SignalWatch:
@@ -124,24 +111,22 @@ class _SignalWatch:
     def __init__(self, crawler: Crawler) -> None:
         self.received = 0
         self._crawler = crawler
-        self._answers = {number: signal.getsignal(number) for number in _SIGNALS}
-        crawler.signals.connect(self._opened, signals.spider_opened)
+        self._handlers: dict[int, Any] = {}
+        crawler.signals.connect(self._install, signals.spider_opened)
 
-    def _opened(self) -> None:
-        for number in _SIGNALS:
-            self._answers[number] = signal.getsignal(number)
-            signal.signal(number, self._note)
+    def _install(self) -> None:
+        self._handlers = {number: signal.signal(number, self._note) for number in _SIGNALS}
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.received = self.received or number
         if isinstance(self._crawler.spider, PressSpider):
-            self._crawler.spider.patience.give_up()
-        answer = self._answers[signal.Signals(number)]
-        if callable(answer):
-            answer(number, frame)
+            self._crawler.spider.throttle.stop()
+        handler = self._handlers.get(number)  # none yet while they are installed
+        if callable(handler):
+            handler(number, frame)
 
 
-def _check_contact(asked: Plan, contact: str) -> None:
+def _check_contact(given: Arguments, contact: str) -> None:
     """Refuse to crawl public hosts without a contact; one that is given must be one.
 
     Raises:
@@ -149,161 +134,106 @@ def _check_contact(asked: Plan, contact: str) -> None:
     """
     if contact and not _CONTACT.fullmatch(contact):
         raise UsageError(f"PRESS_CONTACT {contact!r} is neither an e-mail address nor a URL")
-    for source in asked.sources if not contact else ():
+    for source in given.sources if not contact else ():
         host = urlsplit(source.url).hostname or ""
         if not is_private_host(host):
             raise UsageError(f"{host} is a public host, {NO_CONTACT}")
 
 
 @contextmanager
-def _locked(asked: Plan) -> Iterator[None]:
-    """Keep other crawls out of the corpus folder, which is made; a dry run disturbs none.
+def _opened(given: Arguments) -> Iterator[Store]:
+    """The store of the corpus, locked; a folder made for a crawl that kept nothing is removed."""
+    created = [path for path in (given.corpus, *given.corpus.parents) if not path.exists()]
+    with _locked(given):
+        is_new = not (given.corpus / DATABASE).exists()
+        pages = Store(None if given.dry_run and is_new else given.corpus)
+        try:
+            yield pages
+        finally:
+            is_worthless = is_new and not pages.is_worth_keeping()
+            pages.close()
+            if is_worthless:
+                store.remove(given.corpus)
+                for path in created:
+                    with suppress(OSError):
+                        path.rmdir()
+
+
+@contextmanager
+def _locked(given: Arguments) -> Iterator[None]:
+    """Keep other crawls out of the corpus folder, which is made; a dry run needs no lock.
 
     Raises:
-        RefusedError: another crawl is at it.
+        RefusedError: another crawl holds it.
         MissingError: the folder cannot be made.
     """
-    if asked.dry_run:
+    if given.dry_run:
         yield
         return
     try:
-        asked.corpus.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(asked.corpus, os.O_RDONLY)
+        given.corpus.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(given.corpus, os.O_RDONLY)
     except OSError as error:
-        why = f"corpus folder {asked.corpus} cannot be written ({error})"
+        why = f"corpus folder {given.corpus} cannot be written ({error})"
         raise MissingError(f"{why}: choose a writable folder, -a corpus=DIR") from None
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # ends with the process, leaves none
         yield
     except BlockingIOError:
-        why = f"corpus {asked.corpus} is being written by another crawl"
+        why = f"corpus {given.corpus} is being written by another crawl"
         raise RefusedError(f"{why}: wait for its end or choose another folder") from None
     finally:
         os.close(descriptor)
 
 
-def _finish(spider: PressSpider) -> None:
-    """Write the corpus, with pages that an earlier, killed crawl left, and sum up."""
-    folder = spider.plan.corpus
-    done = {article.id for article in exporter.existing(folder)}
-    with suppress(CloseSpider):  # a full disk, already among the problems
-        asyncio.run(_derive(spider, done | spider.made.keys()))
-    made = spider.made.values()
-    receipt = exporter.export(
-        folder,
-        [one.article for one in made if one.article],
-        {one.id: one.drops for one in made},
-        spider.demands.min_words,
-    )
-    _count(spider, receipt)
-    if not receipt.total:
-        if not (spider.problems or spider.patience.stopped):
-            raise DataError(_nothing(spider))
-        return
-    assert spider.crawler.stats
-    summary.table(spider.crawler.stats.get_stats())
-    _say(f"{folder}: {receipt.total} articles, {receipt.new} new{_losses(spider)}")
-
-
-async def _derive(spider: PressSpider, but: set[str]) -> None:
-    """Make articles of the pages that an earlier crawl left, one after the other."""
-    for page in spider.store.pages(but=but):
-        await spider.derive(page)
-
-
-def _count(spider: PressSpider, receipt: Exported) -> None:
-    """Put what cleaning left out into the statistics."""
-    assert spider.crawler.stats
-    stats = spider.crawler.stats
-    counts = Counter(drop.reason for one in spider.made.values() for drop in one.drops)
-    counts[repeats.REASON] += receipt.repeats
-    for why, n in (+counts).items():
-        stats.inc_value(f"newsroom/paragraphs/{why}", n)
-
-
-def _reextract(asked: Plan, pages: store.Store, demands: Demands) -> None:
-    """Repeat extraction and cleaning on every stored page and write the corpus anew, offline.
+def _sum_up(crawler: Crawler, spider: PressSpider) -> None:
+    """Print what the crawl came to.
 
     Raises:
-        DataError: there is nothing to read, or nothing would be left.
+        DataError: it came to nothing, and no problem explains that.
+    """
+    assert crawler.stats
+    stats = crawler.stats.get_stats()
+    if n_articles := stats.get("newsroom/articles", 0):
+        progress.print_table(stats)
+        counts = f"{n_articles} articles, {stats.get('newsroom/new', 0)} new"
+        _say(f"{spider.arguments.corpus}: {counts}{progress.losses(stats)}")
+    elif not (spider.problems or spider.throttle.stopped):
+        feeds = ", ".join(source.url for source in spider.arguments.sources)
+        n_pages = stats.get("newsroom/found", 0)
+        if not n_pages:
+            since = spider.arguments.since
+            raise DataError(f"{feeds} has no entry since {since}: choose an earlier date")
+        why = f"no article with text on {n_pages} pages{progress.losses(stats)}"
+        raise DataError(f"{feeds}: {why}: give another feed")
+
+
+def _reextract(given: Arguments, pages: Store, criteria: Criteria) -> None:
+    """Extract and clean every stored page again and write the corpus anew, offline.
+
+    Raises:
+        DataError: no page is stored, or nothing would be left.
     """
     for number in _SIGNALS:
         signal.signal(number, _stop)
-    made, reasons = asyncio.run(_rebuild(asked, pages, demands))
-    receipt = exporter.export_anew(
-        asked.corpus,
-        [one.article for one in made if one.article],
-        {one.id: one.drops for one in made},
-        demands.min_words,
+    if not (n_pages := pages.n_pages()):
+        raise DataError(f"{given.corpus} holds no stored pages: crawl it first, without reextract")
+    with progress.counting(n_pages) as advance:
+        found = asyncio.run(pipelines.reextract(pages, criteria, advance))
+    receipt = export.export_anew(
+        given.corpus,
+        [one.article for one in found if one.article],
+        {one.id: one.drops for one in found},
+        criteria.min_words,
     )
-    losses = "".join(f", {n} dropped ({why})" for why, n in sorted((+reasons).items()))
-    _say(f"{asked.corpus}: {receipt.total} articles from {len(made)} stored pages{losses}")
+    reasons = Counter(one.reason for one in found if not one.article)
+    losses = "".join(f", {n} dropped ({why})" for why, n in sorted(reasons.items()))
+    _say(f"{given.corpus}: {receipt.total} articles from {len(found)} stored pages{losses}")
 
 
 def _stop(number: int, _: FrameType | None) -> None:
     _say("stopped: the corpus is as it was")
     sys.exit(128 + number)
-
-
-async def _rebuild(
-    asked: Plan, pages: store.Store, demands: Demands
-) -> tuple[list[Made], Counter[str]]:
-    n_pages, n_workers = pages.n_pages(), os.cpu_count() or 1
-    if not n_pages:
-        raise DataError(f"{asked.corpus} holds no stored pages: crawl it first, without reextract")
-    workers = Workers(n_workers)
-    made: list[Made] = []
-    reasons: Counter[str] = Counter()
-    try:
-        stored = pages.pages(but=set(), dropped=True)
-        with summary.counting(n_pages) as advance:
-            async for page, one in built_all(workers, stored, demands, ahead=2 * n_workers):
-                made.append(one)
-                if one.article:
-                    pages.kept(page.entry.url)
-                else:
-                    reasons[one.reason] += 1
-                    pages.dropped(page.entry.url, one.reason)
-                advance()
-    finally:
-        workers.close()
-    return made, reasons
-
-
-def _nothing(spider: PressSpider) -> str:
-    """Why a crawl without a problem ends without an article."""
-    feeds = ", ".join(source.url for source in spider.plan.sources)
-    if not spider.listed:
-        return f"{feeds} has no entry since {spider.plan.since}: choose an earlier date"
-    n = len(spider.listed)
-    return f"{feeds}: no article with text on {n} pages{_losses(spider)}: give another feed"
-
-
-def _losses(spider: PressSpider) -> str:
-    """What was dropped or failed, by reason, "" for nothing."""
-    assert spider.crawler.stats
-    counts = spider.crawler.stats.get_stats()
-    parts = [
-        f", {count} {name.split('/')[1]} ({name.split('/')[2]})"
-        for name, count in sorted(counts.items())
-        if name.startswith(("newsroom/dropped/", "newsroom/failed/"))
-    ]
-    return "".join(parts)
-
-
-def _list(spider: PressSpider) -> None:
-    """Say on stdout what a crawl would fetch, a line each: date, address, title."""
-    for entry in spider.listed.values():
-        if spider.store.wants(entry.url):
-            day = entry.published.date().isoformat() if entry.published else "----------"
-            sys.stdout.write(f"{day}  {entry.url}  {entry.title}\n")
-
-
-def _remove(folder: Path, created: list[Path]) -> None:
-    store.remove(folder)
-    for path in created:
-        with suppress(OSError):
-            path.rmdir()
 
 
 def _say(line: str) -> None:

@@ -1,12 +1,12 @@
 """What models are asked to read: prompts to continue, questions with their right answers."""
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from pressft._files import digest
 from pressft.errors import DataError
 
 
@@ -34,7 +34,7 @@ class Prompts:
     @property
     def key(self) -> str:
         """16 hex digits that name the very texts."""
-        return hashlib.sha256(json.dumps(asdict(self)).encode()).hexdigest()[:16]
+        return digest(asdict(self))
 
     def __bool__(self) -> bool:
         """Whether there is anything to read."""

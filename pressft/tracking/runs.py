@@ -16,6 +16,7 @@ from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
+from pressft._files import digest
 from pressft.corpus.format import SPLITS, Article, Corpus
 from pressft.report.finding import Finding
 from pressft.score import total
@@ -83,8 +84,7 @@ def shown(trials: Sequence[Trial]) -> list[Trial]:
 def state(trial: Trial) -> str:
     """16 hex digits that name what a run shows of a trial: equal as long as nothing changes."""
     attrs = {key: value for key, value in trial.attrs.items() if key not in {"alive", "worker"}}
-    what = json.dumps([VERSION, trial.number, trial.state, attrs], sort_keys=True)
-    return hashlib.sha256(what.encode()).hexdigest()[:16]
+    return digest([VERSION, trial.number, trial.state, attrs])
 
 
 def of_trial(found: Stored, trial: Trial, store: Store) -> Run:

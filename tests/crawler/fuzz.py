@@ -11,9 +11,9 @@ from datetime import UTC, datetime
 import atheris
 
 with atheris.instrument_imports(include=["crawler"]):
-    from crawler.articles import build
+    from crawler.extract.article import build
     from crawler.feeds import Entry, parse
-    from crawler.store import StoredPage
+    from crawler.items import FetchedPage
     from pressft.errors import DataError
 
 URL = "https://press.example/feed"
@@ -24,7 +24,7 @@ def one(data: bytes) -> None:
     with contextlib.suppress(DataError):
         parse(data, URL)
     entry = Entry(URL, "", None, (), "", "")
-    build(StoredPage(entry, "press.example", datetime(2026, 1, 1, tzinfo=UTC), data, "utf-8"))
+    build(FetchedPage(entry, "press.example", datetime(2026, 1, 1, tzinfo=UTC), data, "utf-8"))
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from twisted.internet.address import IPv4Address as TCPAddress
 from twisted.internet.interfaces import IResolutionReceiver
 
 from crawler import settings
-from crawler.addresses import MissingContact, Policy, PublicResolver, is_public
+from crawler.middlewares.addresses import MissingContact, Policy, PublicResolver, is_public
 
 
 @pytest.mark.parametrize(
@@ -95,7 +95,7 @@ def test_a_connection_gets_the_addresses_that_were_checked_and_no_others() -> No
     assert found == [["93.184.216.34"], [], [], []]
 
 
-def test_a_public_host_is_not_asked_without_a_contact() -> None:
+def test_a_public_host_is_not_requested_without_a_contact() -> None:
     policy = Policy(Settings({"PRESS_ALLOW_PRIVATE": True}))
     policy.check("localhost", ip_address("127.0.0.1"))
     with pytest.raises(MissingContact, match="is a public host"):
@@ -162,7 +162,7 @@ def test_a_host_without_a_trusted_certificate_is_refused(crawl: Crawl, tmp_path:
     assert asked == []
 
 
-def test_doors_that_stay_closed() -> None:
+def test_settings_that_keep_the_crawler_closed() -> None:
     assert settings.ROBOTSTXT_OBEY
     assert settings.DOWNLOAD_VERIFY_CERTIFICATES
     assert settings.DOWNLOAD_DELAY >= 1
@@ -174,4 +174,4 @@ def test_doors_that_stay_closed() -> None:
         "http",
         "https",
     }
-    assert settings.TWISTED_DNS_RESOLVER == "crawler.addresses.PublicResolver"
+    assert settings.TWISTED_DNS_RESOLVER == "crawler.middlewares.addresses.PublicResolver"

@@ -189,9 +189,7 @@ def test_a_terminal_shows_what_was_found_kept_and_dropped(tmp_path: Path) -> Non
         assert part in text
 
 
-def test_a_damaged_file_of_dropped_paragraphs_is_told_by_name(
-    cleaned: Path, tmp_path: Path
-) -> None:
+def test_a_damaged_file_of_dropped_paragraphs_is_named(cleaned: Path, tmp_path: Path) -> None:
     folder = tmp_path / "damaged"
     shutil.copytree(cleaned, folder)
     (folder / "dropped.jsonl").write_text('{"id": 1')

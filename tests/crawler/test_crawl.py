@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from loopback import LOOPBACK, ROOT, Answer, Crawl, Site, rss, scrapy
 
-from crawler import plan
+from crawler import arguments
 from pressft.corpus import format as corpus
 from pressft.corpus.format import Article
 from pressft.corpus.invented import Story
@@ -51,7 +51,7 @@ def test_a_crawl_holds_every_story_as_it_was_written(crawled: Path, stories: lis
         assert (article.language, article.newsroom) == ("en", "127.0.0.1")
 
 
-def test_a_corpus_holds_its_shard_manifest_card_database_and_leavings_and_nothing_else(
+def test_a_corpus_holds_shard_manifest_card_database_and_dropped_paragraphs_and_nothing_else(
     crawled: Path,
 ) -> None:
     names = {path.name for path in crawled.iterdir()}
@@ -76,7 +76,7 @@ def test_a_second_crawl_adds_only_what_is_new(
     assert set(before.splits.test) <= set(after.splits.test)
 
 
-def test_a_crawl_asked_to_stop_saves_what_it_has(newsroom: Newsroom, tmp_path: Path) -> None:
+def test_a_crawl_that_is_stopped_saves_what_it_has(newsroom: Newsroom, tmp_path: Path) -> None:
     folder = tmp_path / "stopped"
     command = [sys.executable, "-m", "scrapy", "crawl", "press", "-a", f"feed={newsroom.feed_url}"]
     options = ["-a", f"corpus={folder}", "-s", "DOWNLOAD_DELAY=0.05", *LOOPBACK[2:]]
@@ -182,7 +182,7 @@ def test_pages_without_an_article_are_counted_by_reason(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_one_bad_feed_among_good_ones_is_told_and_the_rest_kept(
+def test_one_bad_feed_among_good_ones_is_reported_and_the_rest_kept(
     newsroom: Newsroom, crawl: Crawl, tmp_path: Path
 ) -> None:
     feeds = f"{newsroom.url}/news/story-1,{newsroom.feed_url}"
@@ -209,7 +209,7 @@ def test_a_bad_argument_is_exit_2_and_an_unwritable_folder_5(crawl: Crawl, tmp_p
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == (
         "error: unknown newsroom 'nowhere': give an http or https URL, or a name, "
-        f"{', '.join(plan.presets())}\n"
+        f"{', '.join(arguments.presets())}\n"
     )
     done = crawl("http://127.0.0.1/", Path("/proc/none/c"))
     assert done.returncode == 5
@@ -217,7 +217,7 @@ def test_a_bad_argument_is_exit_2_and_an_unwritable_folder_5(crawl: Crawl, tmp_p
     assert scrapy("crawl", "other").returncode == 2
 
 
-def test_a_damaged_corpus_is_told_before_crawling(
+def test_a_damaged_corpus_is_reported_before_crawling(
     crawled: Path, newsroom: Newsroom, crawl: Crawl, tmp_path: Path
 ) -> None:
     folder = tmp_path / "damaged"

@@ -96,6 +96,17 @@ def test_every_kind_of_feed(text: str) -> None:
     assert (entry.published is None) == (text in (RSS_091, RSS_092))
 
 
+def test_an_address_has_no_half_of_a_surrogate_pair() -> None:
+    text = JSON_FEED.replace('"url": "/a"', r'"url": "/\ud800a"')
+    assert feeds.parse(text.encode(), BASE).entries[0].url == "https://press.example/a"
+
+
+def test_a_feed_that_breaks_its_parser_cannot_be_used() -> None:
+    text = RSS.replace("/news/1", "/news/&#xD800;1")  # a UnicodeEncodeError in feedparser
+    with pytest.raises(DataError, match="UnicodeEncodeError"):
+        feeds.parse(text.encode(), BASE)
+
+
 def test_a_json_feed_has_text_tags_and_a_next_page() -> None:
     feed = feeds.parse(JSON_FEED.encode(), BASE)
     assert feed.next_url == f"{BASE}?page=2"

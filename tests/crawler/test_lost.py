@@ -1,6 +1,7 @@
 """Nothing is lost: crawls killed at any moment, feeds that forget, two crawls at once."""
 
 import random
+import shlex
 import signal
 import subprocess
 import sys
@@ -10,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from hostile import GOOD, HTML, Host, Pieces, answer, rss, serve, wrapped
+from hostile import GOOD, HTML, Host, Pieces, answer, rss, serve, silence, wrapped
 from loopback import LOOPBACK, ROOT, Crawl, write_stories
 from test_crawl import articles_in
 
@@ -78,6 +79,50 @@ def test_a_crawl_stopped_while_it_waits_ends_soon(tmp_path: Path) -> None:
         _, said = process.communicate(timeout=20)
     assert process.returncode == 143, said
     assert "Traceback" not in said
+
+
+def test_a_crawl_stopped_twice_ends_at_once_and_saves_what_it_has(tmp_path: Path) -> None:
+    asked: list[str] = []
+    links = b"".join(b"<item><link>/%d</link></item>" % n for n in range(3))
+    answers: dict[str, Pieces] = {
+        "/feed": rss(links),
+        "/0": answer(GOOD),
+        "/1": answer(GOOD),
+        "/2": silence,
+    }
+    with serve({"127.0.0.1": Host(answers, asked)}) as port:
+        command = [sys.executable, "-m", "scrapy", "crawl", "press"]
+        options = ["-a", f"feed=http://127.0.0.1:{port}/feed", "-a", f"corpus={tmp_path / 'c'}"]
+        process = subprocess.Popen(
+            command + options + [*LOOPBACK], cwd=ROOT, stderr=subprocess.PIPE, text=True
+        )
+        while not [path for path in asked if path.endswith("/2")]:
+            time.sleep(0.05)
+        time.sleep(1)
+        for _ in range(2):
+            process.send_signal(signal.SIGINT)
+            time.sleep(0.3)
+        _, said = process.communicate(timeout=15)
+    assert process.returncode == 130
+    assert said.endswith(f"{tmp_path / 'c'}: 2 articles, 2 new\n")
+
+
+def test_a_full_disk_ends_a_crawl_with_one_line(tmp_path: Path) -> None:
+    with serve_stories(write_stories(60), port=0) as newsroom:
+        options = ["-a", f"feed={newsroom.feed_url}", "-a", f"corpus={tmp_path / 'c'}", *LOOPBACK]
+        command = shlex.join([sys.executable, "-m", "scrapy", "crawl", "press", *options])
+        done = subprocess.run(
+            ["bash", "-c", f"ulimit -f 100; exec {command}"],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    assert done.returncode == 5
+    assert done.stderr.count("\n") == 1
+    assert "cannot be written" in done.stderr
+    assert "free space and crawl again" in done.stderr
 
 
 def test_a_second_crawl_into_the_same_corpus_is_refused(crawl: Crawl, tmp_path: Path) -> None:

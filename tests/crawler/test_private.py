@@ -27,7 +27,7 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return found
 
 
-def test_no_private_host_was_asked_for_anything(told: dict[str, Any]) -> None:
+def test_no_private_host_was_requested(told: dict[str, Any]) -> None:
     assert told["asked"] == []
     assert told["asked when allowed"] != []
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from crawler.articles import build
+from crawler.extract.article import build
 from crawler.feeds import Entry
-from crawler.store import StoredPage
+from crawler.items import FetchedPage
 
 PAGES = sorted((Path(__file__).parent / "recorded").glob("*.html"))
 
@@ -20,7 +20,7 @@ def article(page: Path) -> dict[str, object]:
     """What the crawler makes of a page, and what it leaves out, with its reasons."""
     entry = Entry(f"https://press.nordlicht.example/{page.stem}", "", None, (), "", "")
     now = datetime(2026, 1, 1, tzinfo=UTC)
-    made = build(StoredPage(entry, "press.nordlicht.example", now, page.read_bytes(), "utf-8"))
+    made = build(FetchedPage(entry, "press.nordlicht.example", now, page.read_bytes(), "utf-8"))
     assert made.article is not None
     return {
         "title": made.article.title,

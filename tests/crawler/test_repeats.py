@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from crawler import repeats
-from crawler.cleaning import Drop
-from crawler.exporter import Exported, existing, export, export_anew
+from crawler.export import Exported, existing, export, export_anew
+from crawler.extract import repeats
+from crawler.extract.clean import Drop
 from pressft.corpus import format as corpus
 from pressft.corpus.format import Article, single
 from pressft.errors import DataError
@@ -35,7 +35,7 @@ def texts(folder: Path) -> dict[str, str]:
 def test_a_paragraph_in_three_documents_goes_from_all_new_ones(tmp_path: Path) -> None:
     found = [article(name, words(name), SLOGAN, words(name * 2)) for name in "abc"]
     receipt = export(tmp_path, found)
-    assert receipt == Exported(3, 3, 0, repeats=3)
+    assert receipt == Exported(3, 3, 3)
     assert texts(tmp_path) == {name: f"{words(name)}\n\n{words(name * 2)}" for name in "abc"}
     left_out = corpus.read_dropped(tmp_path)
     assert {(one.reason, one.text) for one in left_out} == {(repeats.REASON, SLOGAN)}
@@ -47,7 +47,7 @@ def test_two_documents_are_too_few(tmp_path: Path) -> None:
     assert all(SLOGAN in text for text in texts(tmp_path).values())
 
 
-def test_near_duplicates_do_not_eat_one_another(tmp_path: Path) -> None:
+def test_near_duplicates_are_no_repetitions(tmp_path: Path) -> None:
     shared = [words(f"shared {i}") for i in range(4)]
     found = [article(name, *shared, words(name, 3), day=i) for i, name in enumerate("abcde")]
     export(tmp_path, found)
@@ -55,14 +55,14 @@ def test_near_duplicates_do_not_eat_one_another(tmp_path: Path) -> None:
     assert len({one.group for one in existing(tmp_path)}) == 1
 
 
-def test_what_was_learnt_stays_known_though_it_is_no_longer_in_the_texts(tmp_path: Path) -> None:
+def test_what_repeated_once_stays_known_though_it_is_no_longer_in_the_texts(tmp_path: Path) -> None:
     export(tmp_path, [article(name, words(name), SLOGAN) for name in "abc"])
     export(tmp_path, [article("d", words("d"), SLOGAN)])
     assert texts(tmp_path)["d"] == words("d")
     assert len(corpus.read_dropped(tmp_path)) == 4
 
 
-def test_an_article_of_nothing_else_keeps_it(tmp_path: Path) -> None:
+def test_an_article_of_nothing_but_repetitions_keeps_them(tmp_path: Path) -> None:
     short = article("short", SLOGAN, "Three more words.")
     export(tmp_path, [*(article(n, words(n), SLOGAN) for n in "abc"), short])
     assert texts(tmp_path)["short"] == short.text

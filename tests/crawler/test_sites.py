@@ -187,7 +187,7 @@ def test_every_post_has_its_title_and_date(theme: str, way: str, crawled: list[A
         assert post.paragraphs[0] in found[slug].text
 
 
-def test_a_home_page_without_feed_and_sitemap_is_told(crawl: Crawl, tmp_path: Path) -> None:
+def test_a_home_page_without_feed_and_sitemap_is_reported(crawl: Crawl, tmp_path: Path) -> None:
     with serve({"127.0.0.1": Host({"/": answer(HOME % b"")})}) as port:
         done = crawl(f"http://127.0.0.1:{port}/", tmp_path / "c")
     assert done.returncode == 4

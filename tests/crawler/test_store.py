@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from crawler.feeds import Entry
-from crawler.store import Store, StoredPage, remove
+from crawler.items import FetchedPage, FoundEntries, UnusablePage
+from crawler.store import Store, remove
 from pressft.errors import MissingError
 
 MOMENT = datetime(2024, 2, 29, 12, tzinfo=UTC)
@@ -17,19 +18,23 @@ def entry(name: str, published: datetime | None = MOMENT) -> Entry:
     return Entry(url, f"Title <{name}>", published, ("a", "b"), "<p>s</p>", name)
 
 
-def page(name: str) -> StoredPage:
+def found(one: Entry) -> FoundEntries:
+    return FoundEntries("press.example", (one,))
+
+
+def page(name: str) -> FetchedPage:
     body = "<p>Grüße</p>".encode("latin-1") * 99
-    return StoredPage(entry(name), "press.example", MOMENT, body, "latin-1", '"tag"', "yesterday")
+    return FetchedPage(entry(name), "press.example", MOMENT, body, "latin-1", '"tag"', "yesterday")
 
 
 def test_a_page_comes_back_as_it_went_after_reopening(tmp_path: Path) -> None:
     store = Store(tmp_path)
     for name in "abc":
-        store.found(entry(name, None), "press.example")
-    store.found(entry("a"), "press.example")  # a feed may learn more before the page is fetched
+        store.found(found(entry(name, None)))
+    store.found(found(entry("a")))  # a feed may learn more before the page is fetched
     store.save(page("a"))
-    store.found(entry("a", None), "press.example")  # and no longer after
-    store.failed(entry("b").url, "HTTP 500")
+    store.found(found(entry("a", None)))  # and no longer after
+    store.set_unusable(UnusablePage(entry("b"), "failed", "HTTP 500"))
     store.close()
     store = Store(tmp_path)
     assert list(store.pages(but=set())) == [page("a")]
@@ -37,7 +42,7 @@ def test_a_page_comes_back_as_it_went_after_reopening(tmp_path: Path) -> None:
     assert page("a").html.startswith("<p>Grüße</p>")
     wanted = [name for name in "abcd" if store.wants(entry(name).url)]
     assert wanted == ["b", "c", "d"]
-    store.dropped(entry("a").url, "no text")
+    store.set_unusable(UnusablePage(entry("a"), "dropped", "no text"))
     assert not store.wants(entry("a").url)
     assert not store.is_worth_keeping()
     store.close()

@@ -10,12 +10,12 @@ from py3langid.langid import MODEL_FILE, LanguageIdentifier
 LIKELY, SURE = 0.5, 0.99  # of a probability that py3langid calibrates for length
 _MIN_WORDS = 20  # to believe it against a page that declares its language
 _MAX_CHARACTERS = 10_000
-# Languages it takes for one another: no reason to doubt a page.
+# Languages that it confuses: no reason to doubt a page.
 _KIN = ({"no", "nb", "nn", "da"}, {"hr", "sr", "bs"}, {"id", "ms"}, {"cs", "sk"}, {"pt", "gl"})
 
 
 def language_of(text: str, declared: str = "") -> str:
-    """The ISO 639-1 code of a text's language, lower case; "" where nothing tells it.
+    """The ISO 639-1 code of a text's language, lower case; "" where it is unknown.
 
     The detector decides where nothing is declared, and corrects what is only when it is sure.
     """

@@ -1,8 +1,8 @@
 """E-mail addresses and telephone numbers in kept text become `[e-mail]` and `[phone]`.
 
-A number is a telephone number by its form (a plus, a trunk zero, an area code in brackets) or by
-what stands before it; years, prices, ranges and results are none. Left to others: dropping the
-blocks that hold most of them (`cleaning`).
+A telephone number is known by its form (a plus, a trunk zero, an area code in brackets) or by the
+words before it; years, prices, ranges and results are none. Left to others: dropping the
+blocks that hold most of them (`clean`).
 """
 
 import re
@@ -12,7 +12,7 @@ PHONE = "[phone]"
 
 _DOT = r"(?:\.|\s?[(\[{<]\s?(?:dot|punkt|\.)\s?[)\]}>]\s?)"
 _DOMAIN = rf"[\w-]+(?:{_DOT}[\w-]+)+"
-_EMAILS = (  # each with what it cannot be without: most text has none of it, and is done at once
+_EMAILS = (  # each with a sign it cannot do without, which is searched first and rarely found
     (
         re.compile("[@＠]"),
         re.compile(
@@ -72,7 +72,7 @@ _MIN_DIGITS, _MAX_DIGITS = 7, 17  # E.164 allows 15; "(0)" and an extension come
 
 
 def mask(text: str) -> str:
-    """`text` with a placeholder for each e-mail address and telephone number; twice is once."""
+    """`text` with a placeholder for each e-mail address and telephone number; idempotent."""
     while (masked := _once(text)) != text:
         text = masked
     return text

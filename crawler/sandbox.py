@@ -1,7 +1,7 @@
-"""Work on bytes from the web in processes of their own, with limits of time and memory.
+"""Processes that work on bytes from the web, within limits of time and memory.
 
-What a parser does to its process (minutes, gigabytes, a crash) stays there: the crawl goes on.
-Left to others: what is done there, always a plain function of a module.
+A parser that takes minutes or gigabytes, or crashes, takes only its own process: the crawl goes on.
+Left to others: the work, always a plain function of a module.
 """
 
 import asyncio
@@ -23,14 +23,13 @@ T = TypeVar("T")
 
 
 class OverLimit(DataError):
-    """The work took too long, too much memory, or its process with it."""
+    """The work took too long or too much memory, or crashed its process."""
 
 
-class Workers:
-    """A pool of processes, begun when first needed."""
+class Sandbox:
+    """A pool of at most `n` processes of `memory_bytes` each, started when first needed."""
 
     def __init__(self, n: int = 1, time_s: int = TIME_S, memory_bytes: int = MEMORY_BYTES) -> None:
-        """At most `n` at work, each task for `time_s`, each process within `memory_bytes`."""
         self._time_s = time_s
         # Not forked: a fork of a running reactor would hold its sockets and the corpus' lock.
         self._pool = ProcessPool(
@@ -56,7 +55,7 @@ class Workers:
             raise OverLimit(f"too much {what} to read") from None
 
     def close(self) -> None:
-        """End the processes, whatever they are at."""
+        """End the processes, whatever they are doing."""
         self._pool.stop()  # type: ignore[no-untyped-call]
         self._pool.join()
 

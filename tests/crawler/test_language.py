@@ -2,7 +2,7 @@
 
 import pytest
 
-from crawler.languages import language_of
+from crawler.extract.language import language_of
 
 ENGLISH = (
     "The bridge by the mill is open again, and people walk to work across it every morning, while "
@@ -34,6 +34,6 @@ def test_the_detector_decides_alone_or_when_it_is_sure(
     assert language_of(text, declared) == language
 
 
-def test_languages_that_are_taken_for_one_another_stay_as_declared() -> None:
+def test_languages_that_the_detector_confuses_stay_as_declared() -> None:
     norwegian = "Broen ved møllen er åpen igjen, og hver morgen går folk over den til arbeidet " * 3
     assert language_of(norwegian, "nb") == "nb"

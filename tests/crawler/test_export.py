@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from crawler.exporter import Exported, existing, export
+from crawler.export import Exported, existing, export
 from pressft.corpus import format as corpus
 from pressft.corpus.format import Article, article_id
 from pressft.errors import DataError, MissingError
@@ -24,14 +24,14 @@ def article(name: str, text: str = "") -> Article:
 
 
 def test_a_second_export_adds_a_shard_of_the_new_alone(tmp_path: Path) -> None:
-    assert export(tmp_path, []) == Exported(0, 0, 0)
+    assert export(tmp_path, []) == Exported(0, 0)
     assert list(tmp_path.iterdir()) == []
-    assert export(tmp_path, [article("a"), article("b")]) == Exported(2, 2, 0)
+    assert export(tmp_path, [article("a"), article("b")]) == Exported(2, 2)
     first = (tmp_path / "articles-00000.parquet").read_bytes()
-    assert export(tmp_path, [article("b", "changed since")]) == Exported(0, 2, 0)
+    assert export(tmp_path, [article("b", "changed since")]) == Exported(0, 2)
     (tmp_path / "articles-00001.parquet").write_text("left by a crawl that was killed")
-    (tmp_path / ".articles-00001.parquet.tmp").write_text("this, too")
-    assert export(tmp_path, [article("c"), article("a")]) == Exported(1, 3, 0)
+    (tmp_path / ".articles-00001.parquet.part").write_text("this, too")
+    assert export(tmp_path, [article("c"), article("a")]) == Exported(1, 3)
     assert (tmp_path / "articles-00000.parquet").read_bytes() == first
     assert {a.title for a in corpus.read(tmp_path).articles} == set("abc")
     assert not list(tmp_path.glob(".*"))
@@ -81,7 +81,7 @@ def test_a_damaged_corpus_is_not_added_to(tmp_path: Path) -> None:
 
 
 def test_a_corpus_that_cannot_be_written_is_an_error_of_the_machine(tmp_path: Path) -> None:
-    (tmp_path / ".articles-00000.parquet.tmp").mkdir()  # also for root, who may write anywhere
+    (tmp_path / ".articles-00000.parquet.part").mkdir()  # also for root, who may write anywhere
     with pytest.raises(MissingError, match="crawl again"):
         export(tmp_path, [article("a")])
     assert not (tmp_path / "manifest.json").exists()

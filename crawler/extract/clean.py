@@ -1,20 +1,27 @@
 """Which paragraphs of an article are kept, and why the others are not: a pure function.
 
-Paragraphs are kept, sentences inside them judged. A heading of a contact, media or link block takes
-the lines under it, one of a company's portrait the prose, too, up to the next heading. What
-repeats over a whole newsroom needs the whole corpus: `repeats`.
+Sentences are judged one by one. A heading of a contact, media or link block drops the lines under
+it, that of a company's portrait the prose as well, up to the next heading. What repeats over a
+newsroom can only be seen on the whole corpus: `repeats`.
 """
 
 import unicodedata
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
 
-from crawler import sentences
-from crawler.masking import mask
-from crawler.noise import CONTACT, Opening, is_card_line, is_heading, is_prose, opening, reason_of
+from crawler.extract import sentences
+from crawler.extract.mask import mask
+from crawler.extract.noise import (
+    CONTACT,
+    Opening,
+    is_card_line,
+    is_heading,
+    is_prose,
+    opening,
+    reason_of,
+)
 
 EMPTY, TITLE, REPEATED = "empty", "title", "repeated"
 _CARD_LINES = 4  # name, role, company, address: more above a telephone number is text
@@ -41,16 +48,11 @@ class Cleaned:
         """The paragraphs, separated by a blank line."""
         return "\n\n".join(self.paragraphs)
 
-    @property
-    def dropped(self) -> Counter[str]:
-        """How many were dropped, by reason."""
-        return Counter(drop.reason for drop in self.drops)
-
 
 def clean(paragraphs: Iterable[str], titles: Iterable[str] = ()) -> Cleaned:
     """The paragraphs worth keeping of an article that has one of these titles.
 
-    Cleaning again changes nothing: what the loss of a paragraph brings to light goes with it.
+    Cleaning is repeated until it changes nothing: a dropped paragraph may turn the next to noise.
     """
     kept, drops = _tidied(map(normalise, paragraphs), {_key(normalise(t)) for t in titles})
     while True:
@@ -76,7 +78,7 @@ def _key(text: str) -> str:
 
 
 def _tidied(paragraphs: Iterable[str], titles: set[str]) -> tuple[list[str], list[Drop]]:
-    """Masked paragraphs without the empty, the title and what comes twice."""
+    """Masked paragraphs, without the empty ones, the title and repetitions."""
     kept: dict[str, str] = {}
     drops = []
     for paragraph in paragraphs:
@@ -94,16 +96,16 @@ def _tidied(paragraphs: Iterable[str], titles: set[str]) -> tuple[list[str], lis
 
 @dataclass(slots=True)
 class _Block:
-    """What an opened block still takes: lines of its kind, and so many paragraphs of prose."""
+    """An open block: why its lines are dropped, and how many paragraphs of prose it still drops."""
 
     reason: str
     prose: int = 0
     is_portrait: bool = False  # lines that look like a heading end it
-    is_card: bool = False  # begun by a telephone number: it takes what stands on visiting cards
+    is_card: bool = False  # begun by a telephone number: it drops lines of a visiting card
 
 
 def _judged(paragraphs: Sequence[str]) -> tuple[list[str], list[Drop]]:
-    """One pass over the paragraphs, each judged by itself and by the block it stands in."""
+    """One pass over the paragraphs, each judged by itself and by the block around it."""
     kept: list[str] = []
     drops: list[Drop] = []
     block: _Block | None = None
@@ -150,7 +152,7 @@ def _belongs(text: str, block: _Block) -> bool:
 
 
 def _sentences(text: str) -> tuple[str, list[Drop]]:
-    """What is kept of a paragraph, and what is not, runs of one reason together."""
+    """What is kept of a paragraph and what is dropped, neighbours of one reason together."""
     reason = reason_of(text) if not is_prose(text) else ""
     if reason:
         return "", [Drop(reason, text)]
@@ -162,7 +164,7 @@ def _sentences(text: str) -> tuple[str, list[Drop]]:
 
 
 def _card_above(kept: list[str]) -> list[Drop]:
-    """Take name, role and address above a telephone number back out of what was kept."""
+    """Remove name, role and address above a telephone number from what was kept."""
     taken: list[Drop] = []
     while kept and len(taken) < _CARD_LINES and is_card_line(kept[-1]):
         taken.append(Drop(CONTACT, kept.pop()))

@@ -1,7 +1,7 @@
-"""What a newsroom says again and again: paragraphs found in three or more of its texts.
+"""Boilerplate: paragraphs found in three or more texts of a newsroom.
 
-Learned on the corpus when it is written. Near duplicates count as one text: a release that several
-clubs publish is no boilerplate. Left to others: finding groups (`pressft.corpus.dedup`).
+Found on the whole corpus when it is written. Near duplicates count as one text: a release that
+several clubs publish is no boilerplate. Left to others: finding groups (`pressft.corpus.dedup`).
 """
 
 import hashlib
@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from crawler.cleaning import Drop
+from crawler.extract.clean import Drop
 from pressft.corpus.format import Article, text_sha256
 
 REASON = "repeats over the newsroom"
@@ -52,5 +52,5 @@ def without(
 
 
 def _key(paragraph: str) -> bytes:
-    """Of few bytes, for all paragraphs of a corpus are held at once."""
+    """Short, because the keys of all paragraphs of a corpus are held at once."""
     return hashlib.blake2b(paragraph.casefold().encode(), digest_size=16).digest()

@@ -1,6 +1,6 @@
-"""One request after another to a host, as slowly as it asks: Crawl-delay, Retry-After, backoff.
+"""One request at a time to a host, as slowly as it demands: Crawl-delay, Retry-After, backoff.
 
-A download handler, because only there a wait holds back every request of the host. Left to others:
+A download handler, because only a wait there holds back every request of the host. Left to others:
 trying again (Scrapy's retry middleware), robots.txt (`robots`).
 """
 
@@ -8,7 +8,9 @@ import asyncio
 import math
 import time
 from collections import defaultdict
-from dataclasses import dataclass
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from urllib.parse import urlsplit
@@ -24,60 +26,62 @@ from scrapy.exceptions import IgnoreRequest
 from scrapy.http import Response
 from twisted.internet.interfaces import IAddress
 
-LONGEST_DELAY_S = 60  # between two requests; a host that asks for more is left alone
-LONGEST_WAIT_S = 300  # after 429 or 503; a host that asks for more is left for the next crawl
-FIRST_WAIT_S = 1.0  # where it does not say how long: doubled each time
-STRIKES = 5  # of 429 and 503 in a row, and the host is left for the next crawl
+LONGEST_DELAY_S = 60  # between two requests; a host that demands more is not crawled
+LONGEST_WAIT_S = 300  # after 429 or 503; a host that demands more waits for the next crawl
+FIRST_WAIT_S = 1.0  # where it does not say how long; doubled each time
+STRIKES = 5  # of 429 and 503 in a row: the host waits for the next crawl
 HEADER_BYTES = 256 * 1024  # of status and headers; browsers take as much
-STOPPED = "stopped"  # how requests fail once the crawl was asked to end
+STOPPED = "stopped"  # why requests fail while the crawl ends
 _POLL_S = 0.5
 
 
 class StayAway(IgnoreRequest):
-    """A request to a host that asked to be left alone; the message says how."""
+    """A request to a host that may not be crawled now; the message says why."""
 
 
 @dataclass(slots=True)
 class _Host:
-    """What a host asked for: seconds between requests, not before (monotonic), refusals so far."""
+    """A host: seconds between requests, no request before (monotonic), refusals in a row."""
 
     delay_s: float = 0.0
     not_before: float = 0.0
     strikes: int = 0
     closed: str = ""
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
-class Patience:
-    """When each host may be asked again; `give_up` ends all waiting, and `stopped` says so."""
+class Throttle:
+    """When the next request to each host may go out; `stop` ends all waiting."""
 
     def __init__(self) -> None:
-        """No host has asked for anything yet."""
         self._hosts: defaultdict[str, _Host] = defaultdict(_Host)
-        self._lines: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self.stopped = False
 
-    def give_up(self) -> None:
-        """Refuse every further request: the crawl was asked to end."""
+    def stop(self) -> None:
+        """Refuse every further request: the crawl is to end."""
         self.stopped = True
 
-    def alone(self, host: str) -> asyncio.Lock:
-        """Hold this during a request: without a delay Scrapy 2.19 begins all of a host at once."""
-        return self._lines[host]
-
-    def ask(self, host: str, delay_s: float) -> None:
-        """Leave at least `delay_s` between two requests to `host`, or it alone if that is long."""
+    def set_delay(self, host: str, delay_s: float) -> None:
+        """Leave at least `delay_s` between two requests to `host`; a long delay closes it."""
         known = self._hosts[host]
         known.delay_s = max(known.delay_s, delay_s)
         if known.delay_s > LONGEST_DELAY_S:
             known.closed = "crawl delay too long"
 
-    async def turn(self, host: str) -> None:
-        """Wait until `host` may be asked.
+    @asynccontextmanager
+    async def turn(self, host: str) -> AsyncIterator[None]:
+        """Begin when the next request to `host` may go out, and hold others back meanwhile.
+
+        Without a delay Scrapy 2.19 would begin all requests to a host at once.
 
         Raises:
-            StayAway: it wants to be left alone, or the crawl ends.
+            StayAway: it may not be crawled now, or the crawl ends.
         """
-        known = self._hosts[host]
+        async with self._hosts[host].lock:
+            await self._wait(self._hosts[host])
+            yield
+
+    async def _wait(self, known: _Host) -> None:
         while not (self.stopped or known.closed):
             wait = known.not_before - time.monotonic()
             if wait <= 0:
@@ -86,8 +90,8 @@ class Patience:
             await asyncio.sleep(min(wait, _POLL_S))
         raise StayAway(known.closed or STOPPED)
 
-    def answered(self, host: str, response: Response) -> None:
-        """Note how the host answered: after 429 and 503 it is asked later (RFC 9110, 10.2.3)."""
+    def record(self, host: str, response: Response) -> None:
+        """Note an answer: the next request waits after 429 and 503 (RFC 9110, 10.2.3)."""
         known = self._hosts[host]
         if response.status not in (429, 503):
             known.strikes = 0
@@ -101,31 +105,29 @@ class Patience:
         known.not_before = max(known.not_before, time.monotonic() + wait)
 
 
-class PatientHandler(HTTP11DownloadHandler):
-    """Fetches over http and https with the patience of the spider, and with headers bounded."""
+class ThrottledHandler(HTTP11DownloadHandler):
+    """Fetches over http and https as the spider's throttle allows, and with headers bounded."""
 
     def __init__(self, crawler: Crawler) -> None:
-        """As Scrapy's own."""
         super().__init__(crawler)
         self._pool._factory = _BoundedFactory
 
     async def download_request(self, request: Request) -> Response:
-        """The answer, once it is the request's turn.
+        """The answer, once the request may go out.
 
         Raises:
-            StayAway: the host wants to be left alone.
+            StayAway: the host may not be crawled now.
         """
         host = urlsplit(request.url).hostname or ""
-        patience: Patience = self._crawler.spider.patience  # type: ignore[union-attr]
-        async with patience.alone(host):
-            await patience.turn(host)
+        throttle: Throttle = self._crawler.spider.throttle  # type: ignore[union-attr]
+        async with throttle.turn(host):
             response = await super().download_request(request)
-            patience.answered(host, response)
+            throttle.record(host, response)
         return response
 
 
 class _BoundedProtocol(_LenientHTTP11ClientProtocol):
-    """Hangs up on headers without end."""
+    """Closes the connection on headers without end."""
 
     _head_bytes = 0
 
@@ -148,7 +150,7 @@ class _BoundedFactory(_LenientHTTP11ClientFactory):
 
 
 def retry_after(value: str) -> float | None:
-    """Seconds that a Retry-After header asks for, of both its forms; None if it is none."""
+    """Seconds that a Retry-After header demands, in either form; None if it is invalid."""
     value = value.strip()
     if value.isdecimal() and value.isascii():
         return float(value) if len(value) < 10 else math.inf

@@ -4,8 +4,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from crawler.extraction import extract
-from crawler.plan import Preset, Selectors, preset_of
+from crawler.arguments import Preset, Selectors, preset_of
+from crawler.extract.page import extract
 
 TEXT = [
     "The first paragraph tells what happened at the harbour, and it is long enough to be believed.",

@@ -1,4 +1,4 @@
-"""What a crawl is asked to do: the `-a` arguments of `press`, checked before anything is fetched.
+"""The `-a` arguments of `press`, checked before anything is fetched, and the presets.
 
 Left to others: doing it (`spiders.press`), and whether the corpus folder can be written (`store`).
 """
@@ -12,6 +12,7 @@ from functools import cache
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from crawler.feeds import web_url
 from pressft.corpus.format import MANIFEST
 from pressft.errors import UsageError, meant
 
@@ -55,11 +56,11 @@ class Source:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
-    """A checked crawl. `limit` counts the entries of the feeds, old and new, in their order.
+class Arguments:
+    """Checked arguments. `limit` counts the entries of the feeds, old and new, in their order.
 
-    With `reextract` there are no sources: the pages stored before are read again. `languages` are
-    those to keep, () for all.
+    With `reextract` there are no sources: the pages stored before are extracted again. `languages`
+    are those to keep, () for all.
     """
 
     sources: tuple[Source, ...]
@@ -88,12 +89,12 @@ def presets() -> dict[str, Preset]:
 
 
 def preset_of(newsroom: str) -> Preset:
-    """The preset a newsroom was crawled by; an empty one for a plain feed."""
+    """The preset of a newsroom; an empty one for a plain feed."""
     return presets().get(newsroom, Preset())
 
 
-def parse(arguments: Mapping[str, str]) -> Plan:
-    """The plan that these `-a` arguments ask for.
+def parse(arguments: Mapping[str, str]) -> Arguments:
+    """The checked form of these `-a` arguments.
 
     Raises:
         UsageError: an argument is missing, unknown or of no use; it says what would work.
@@ -108,7 +109,7 @@ def parse(arguments: Mapping[str, str]) -> Plan:
     names = [name.strip() for name in arguments.get("feed", "").split(",") if name.strip()]
     if not names and not reextract:
         raise UsageError(f"no feed: give -a feed=URL or a name, {', '.join(presets())}")
-    return Plan(
+    return Arguments(
         sources=tuple(source for name in names for source in _sources(name)),
         corpus=_corpus(arguments.get("corpus", "")),
         since=_since(arguments.get("since", "")),
@@ -123,17 +124,12 @@ def _sources(name: str) -> list[Source]:
     """The feeds behind a preset's name or a URL."""
     if name in presets():
         return [Source(url, name) for url in presets()[name].feeds]
+    if url := web_url(name, name):
+        return [Source(url, urlsplit(url).hostname or "")]
     hint = f"give an http or https URL, or a name, {', '.join(presets())}"
-    try:
-        parts = urlsplit(name)
-        _ = parts.port  # raises where it is no number
-    except ValueError as error:
-        raise UsageError(f"feed {name!r} is no URL ({error}): {hint}") from None
-    if not parts.scheme:
-        raise UsageError(f"unknown newsroom {name!r}: {hint}{meant(name, presets())}")
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    if ":" in name:
         raise UsageError(f"feed {name!r} cannot be crawled: {hint}")
-    return [Source(name, parts.hostname)]
+    raise UsageError(f"unknown newsroom {name!r}: {hint}{meant(name, presets())}")
 
 
 def _corpus(value: str) -> Path:

@@ -5,24 +5,24 @@ from pathlib import Path
 
 import pytest
 
-from crawler import plan
-from crawler.plan import Plan, Source
+from crawler import arguments
+from crawler.arguments import Arguments, Source
 from pressft.errors import UsageError
 
 GOOD = {"feed": "https://press.example/rss", "corpus": "corpora/x"}
 
 
-def test_everything_asked_for() -> None:
-    arguments = {
+def test_every_argument_is_read() -> None:
+    given = {
         "feed": "bmw, https://press.example:8080/rss",
         "corpus": "corpora/x",
         "since": "2024-02-29",
         "limit": "12",
         "dry_run": "1",
     }
-    bmw = [Source(url, "bmw") for url in plan.presets()["bmw"].feeds]
+    bmw = [Source(url, "bmw") for url in arguments.presets()["bmw"].feeds]
     sources = (*bmw, Source("https://press.example:8080/rss", "press.example"))
-    assert plan.parse(arguments) == Plan(
+    assert arguments.parse(given) == Arguments(
         sources, Path("corpora/x"), date(2024, 2, 29), limit=12, dry_run=True
     )
     assert len({source.url for source in bmw}) == 13
@@ -31,10 +31,10 @@ def test_everything_asked_for() -> None:
 
 def test_a_preset_is_data() -> None:
     names = {"apple", "bmw", "bosch", "mercedes-benz", "porsche", "siemens", "volkswagen"}
-    assert set(plan.presets()) >= names
-    for name, preset in plan.presets().items():
+    assert set(arguments.presets()) >= names
+    for name, preset in arguments.presets().items():
         assert preset.title
-        assert plan.parse(GOOD | {"feed": name}).sources == tuple(
+        assert arguments.parse(GOOD | {"feed": name}).sources == tuple(
             Source(url, name) for url in preset.feeds
         )
         assert all(url.startswith("https://") for url in preset.feeds)
@@ -49,8 +49,8 @@ def test_a_preset_is_data() -> None:
         ({"feed": "file:///etc/passwd"}, "cannot be crawled"),
         ({"feed": "ftp://press.example/rss"}, "cannot be crawled"),
         ({"feed": "http:///rss"}, "cannot be crawled"),
-        ({"feed": "http://[::1"}, "is no URL"),
-        ({"feed": "http://press.example:http/"}, "is no URL"),
+        ({"feed": "http://[::1"}, "cannot be crawled"),
+        ({"feed": "http://press.example:http/"}, "cannot be crawled"),
         ({"corpus": ""}, "no corpus"),
         ({"corpus": "README"}, "is a file"),
         ({"corpus": "other"}, "holds other files"),
@@ -71,6 +71,6 @@ def test_a_bad_argument_is_refused_with_what_would_work(
     Path("other").mkdir()
     Path("other/thesis.doc").touch()
     with pytest.raises(UsageError) as caught:
-        plan.parse(GOOD | changes)
+        arguments.parse(GOOD | changes)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)

@@ -1,8 +1,8 @@
-"""Text, title, date, language and tags out of one HTML page: a pure function.
+"""Text, title, date, language and tags of one HTML page: a pure function.
 
-trafilatura finds the article; tables of data and a preset's noise go before it looks. Left to
-others: which of feed and page to believe (`articles`), what to keep of the paragraphs (`cleaning`),
-limits of time and memory (`building`).
+trafilatura finds the article; tables of data and a preset's noise are removed first. Left to
+others: which of feed and page to believe (`article`), what to keep of the paragraphs (`clean`),
+limits of time and memory (`pipelines`).
 """
 
 import copy
@@ -10,14 +10,14 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from urllib.parse import urljoin, urlsplit
 
 import trafilatura
 from lxml import etree, html
 from lxml.cssselect import CSSSelector
 
-from crawler.cleaning import normalise
-from crawler.plan import Preset
+from crawler.arguments import Preset
+from crawler.extract.clean import normalise
+from crawler.feeds import iso_moment, web_url
 
 _HEADING = re.compile(r"h[1-6]")
 _LANGUAGE = re.compile(r"[a-z]{2,3}")
@@ -47,7 +47,7 @@ _TITLES = (
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """What a page itself says; `published` is aware UTC, absent values are None, "" or ()."""
+    """What a page declares; `published` is aware UTC, absent values are None, "" or ()."""
 
     paragraphs: tuple[str, ...]
     title: str
@@ -58,7 +58,7 @@ class Page:
 
 
 def extract(source: str, url: str, preset: Preset | None = None) -> Page:
-    """The article on a page, in the order of the page; no paragraphs where there is none.
+    """The article on a page, in the page's order; no paragraphs where there is no article.
 
     `canonical` is the absolute address that the page gives itself.
     """
@@ -177,13 +177,8 @@ def _published(tree: html.HtmlElement, preset: Preset) -> datetime | None:
             continue
     declared = [str(found) for path in _DATES for found in tree.xpath(path)]
     scripts = tree.xpath("//script[@type='application/ld+json']/text()")
-    for value in declared + [m[1] for script in scripts for m in _JSON_DATE.finditer(script)]:
-        try:
-            moment = datetime.fromisoformat(value.strip())
-            return moment.replace(tzinfo=moment.tzinfo or UTC, microsecond=0).astimezone(UTC)
-        except (ValueError, OverflowError):
-            continue
-    return None
+    declared += [match[1] for script in scripts for match in _JSON_DATE.finditer(script)]
+    return next(filter(None, map(iso_moment, declared)), None)
 
 
 def _language(tree: html.HtmlElement) -> str:
@@ -194,15 +189,9 @@ def _language(tree: html.HtmlElement) -> str:
 
 
 def _canonical(tree: html.HtmlElement, url: str) -> str:
-    """The address the page gives itself, "" for none or one of no use."""
-    for named in tree.xpath(_CANONICAL):
-        try:
-            address = urljoin(url, str(named).strip())
-            if urlsplit(address).scheme in ("http", "https") and urlsplit(address).hostname:
-                return address
-        except ValueError:
-            continue
-    return ""
+    """The address that the page gives itself, "" for none or one of no use."""
+    found = (web_url(str(named), url) for named in tree.xpath(_CANONICAL))
+    return next(filter(None, found), "")
 
 
 def _matches(tree: html.HtmlElement, selector: str) -> list[html.HtmlElement]:

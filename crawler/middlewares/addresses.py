@@ -1,9 +1,9 @@
 """Where a crawl may go: http and https, to public addresses, on every hop.
 
-The resolver here is the only one that connections ask, and they connect to the very addresses it
-has checked: redirects, meta refreshes, robots.txt, feeds, IPv6 and names that change their address
-between two questions are covered alike. The middleware says before a connection what is refused
-without asking anyone, and afterwards why.
+Every connection resolves its host here and goes to the very addresses that were checked: this holds
+for redirects, meta refreshes, robots.txt, feeds, IPv6 and names that change their address between
+two lookups. The middleware refuses, before a connection, what needs no lookup, and names the reason
+after one.
 """
 
 import socket
@@ -38,16 +38,15 @@ class Policy:
     """Which addresses a crawl may reach: public ones with a contact, private ones if allowed."""
 
     def __init__(self, settings: BaseSettings) -> None:
-        """Reads PRESS_ALLOW_PRIVATE and PRESS_CONTACT."""
         self._allow_private = settings.getbool("PRESS_ALLOW_PRIVATE")
         self._has_contact = bool(settings.get("PRESS_CONTACT"))
 
     def check(self, host: str, address: Address) -> None:
-        """Let a connection to an address of `host` pass.
+        """Allow a connection to an address of `host`.
 
         Raises:
             RefusedAddress: the address is not public.
-            MissingContact: it is, and the host would not know whom to write to.
+            MissingContact: it is, and the host would have no address to write to.
         """
         public = is_public(address)
         seen = host if host == str(address) else f"{host} ({address})"
@@ -58,19 +57,18 @@ class Policy:
 
 
 class PublicAddressMiddleware:
-    """Refuses requests that leave the public web, and tells what the resolver refused."""
+    """Refuses requests that leave the public web, and reports what the resolver refused."""
 
     def __init__(self, settings: BaseSettings) -> None:
-        """The policy is that of the resolver."""
         self._policy = Policy(settings)
 
     @classmethod
     def from_crawler(cls, crawler: Crawler) -> Self:
-        """As the settings say."""
+        """The middleware with the policy that the settings give."""
         return cls(crawler.settings)
 
     def process_request(self, request: Request) -> None:
-        """Let the request pass to the resolver.
+        """Allow the request, which the resolver checks next.
 
         Raises:
             RefusedAddress: it is not http or https, or its host is a refused address itself.
@@ -105,23 +103,22 @@ class PublicAddressMiddleware:
 class PublicResolver:
     """Gives a connection the addresses of a host if all of them may be reached, or none.
 
-    `refused` tells of each host why its last question was answered with none.
+    `refused` holds, by host, why its last lookup gave none.
     """
 
     def __init__(self, settings: BaseSettings, reactor: Any) -> None:  # noqa: ANN401 - no one type
-        """Asks the resolver that `reactor` had."""
         self.refused: dict[str, RefusedAddress] = {}
         self._policy = Policy(settings)
         self._reactor = reactor
-        self._asked = reactor.nameResolver
+        self._inner = reactor.nameResolver
 
     @classmethod
     def from_crawler(cls, crawler: Crawler, reactor: Any) -> Self:  # noqa: ANN401
-        """As the settings say."""
+        """The resolver with the policy that the settings give."""
         return cls(crawler.settings, reactor)
 
     def install_on_reactor(self) -> None:
-        """Answer every connection by name from now on."""
+        """Resolve every name for the reactor from now on."""
         self._reactor.installNameResolver(self)
 
     def resolveHostName(  # Twisted's interface
@@ -132,14 +129,14 @@ class PublicResolver:
         addressTypes: Any = None,  # noqa: ANN401
         transportSemantics: str = "TCP",
     ) -> Any:  # noqa: ANN401
-        """As Twisted asks; nothing is cached, so a connection uses what was checked for it."""
-        checking = _Checking(resolutionReceiver, hostName, self)
-        return self._asked.resolveHostName(
-            checking, hostName, portNumber, addressTypes, transportSemantics
+        """Twisted's lookup; uncached, so that a connection uses the addresses checked for it."""
+        receiver = _CheckedReceiver(resolutionReceiver, hostName, self)
+        return self._inner.resolveHostName(
+            receiver, hostName, portNumber, addressTypes, transportSemantics
         )
 
     def check(self, host: str, addresses: list[Address]) -> bool:
-        """Whether a host may be reached; it may not if one of its addresses may not."""
+        """Whether a host may be reached: only if all of its addresses may."""
         self.refused.pop(host, None)
         if host in _proxies():
             return True
@@ -152,8 +149,8 @@ class PublicResolver:
 
 
 @implementer(IResolutionReceiver)
-class _Checking:
-    """Holds the addresses of a host back until all are known and checked."""
+class _CheckedReceiver:
+    """Withholds the addresses of a host until all are known and checked."""
 
     def __init__(self, receiver: Any, host: str, resolver: PublicResolver) -> None:  # noqa: ANN401
         self._receiver = receiver
@@ -189,7 +186,7 @@ def is_public(address: Address) -> bool:
 
 
 def is_private_host(host: str) -> bool:
-    """Whether a host has addresses and none is public; asks the system's resolver, and waits."""
+    """Whether a host has addresses and none is public; blocks on the system's resolver."""
     address = literal(host)
     if address:
         return not is_public(address)
@@ -206,7 +203,7 @@ def literal(host: str) -> Address | None:
         return ip_address(host.partition("%")[0])
     except ValueError:
         pass
-    try:  # as the C library reads it, not as Twisted does, which takes it for a name
+    try:  # as the C library reads it; Twisted would take it for a name
         return IPv4Address(socket.inet_aton(host)) if host[:1].isdecimal() else None
     except (OSError, UnicodeError):
         return None
@@ -219,5 +216,5 @@ def is_loopback(host: str) -> bool:
 
 
 def _proxies() -> set[str]:
-    """Hosts of the proxies that the environment names: whoever set them wants them reached."""
+    """Hosts of the proxies that the environment names, which are meant to be reached."""
     return {urlsplit(url).hostname or "" for url in getproxies().values()} - {""}

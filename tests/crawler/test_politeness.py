@@ -13,9 +13,8 @@ import pytest
 from hostile import GOOD, Host, Pieces, answer, rss, serve
 from loopback import LOOPBACK, Crawl, scrapy
 
-from crawler import rules
-from crawler.patience import retry_after
-from crawler.rules import Rules
+from crawler.middlewares.politeness import retry_after
+from crawler.middlewares.robots import Rules, read_rules
 
 N_PAGES = 3
 
@@ -90,7 +89,7 @@ def test_without_a_delay_there_is_still_one_request_at_a_time(crawl: Crawl, tmp_
         ("429 No", "none"),
     ],
 )
-def test_a_host_that_asks_to_wait_is_asked_later(
+def test_a_host_that_demands_a_wait_is_requested_later(
     status: str, form: str, crawl: Crawl, tmp_path: Path
 ) -> None:
     def page(path: str, n: int) -> bytes:
@@ -108,7 +107,7 @@ def test_a_host_that_asks_to_wait_is_asked_later(
     assert clock.asked.count("/page/0") == 2
 
 
-def test_a_host_that_asks_for_a_day_is_left_alone(crawl: Crawl, tmp_path: Path) -> None:
+def test_a_host_that_demands_a_day_is_not_requested_again(crawl: Crawl, tmp_path: Path) -> None:
     clock = Clock("", lambda *_: answer(b"", "Retry-After: 86400", status="429 No"))
     begun = time.monotonic()
     with running(clock) as feed:
@@ -178,4 +177,4 @@ def test_retry_after_a_date() -> None:
     ],
 )
 def test_rules(text: str, expected: Rules) -> None:
-    assert rules.read(text.encode(), "https://x.example/a/b", "pressft") == expected
+    assert read_rules(text.encode(), "https://x.example/a/b", "pressft") == expected

@@ -1,21 +1,21 @@
-"""Articles into the corpus folder, so that a reader sees the corpus before or after, never between.
+"""Writing articles to the corpus folder, so that readers see it before or after, never between.
 
 A new shard is written under a temporary name, synced and renamed; then the dataset card; last the
 manifest, which alone says what counts. What a killed crawl leaves is overwritten by the next one.
-What cleaning left out lies beside the shards, in `dropped.jsonl`.
+What cleaning left out is written beside the shards, to `dropped.jsonl`.
 """
 
 import hashlib
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from crawler import repeats
-from crawler.articles import MIN_WORDS
 from crawler.card import card
-from crawler.cleaning import Drop
+from crawler.extract import repeats
+from crawler.extract.article import MIN_WORDS
+from crawler.extract.clean import Drop
+from pressft._files import replacing, write_atomically
 from pressft.corpus.format import (
     DROPPED,
     MANIFEST,
@@ -44,14 +44,10 @@ def assign(new: Iterable[Article], old: Iterable[Article]) -> tuple[Article, ...
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """The receipt of an export, in articles: written now, in the corpus altogether, set aside.
-
-    `repeats` counts the paragraphs dropped because they repeat over the newsroom.
-    """
+    """What an export wrote: new articles, all articles, repeated paragraphs left out."""
 
     new: int
     total: int
-    set_aside: int
     repeats: int = 0
 
 
@@ -71,23 +67,25 @@ def export(
     articles: Iterable[Article],
     drops: Mapping[str, Sequence[Drop]] | None = None,
     min_words: int = MIN_WORDS,
+    old: Sequence[Article] | None = None,
 ) -> Exported:
     """Add the articles whose id the corpus does not hold yet, as one new shard.
 
     `drops` are the paragraphs left out so far, by the id of the page; what repeats over the corpus
-    is left out here. No shard is written where there are none.
+    is left out here. No shard is written where there are none. `old` are the articles of the
+    corpus, where they are read already.
 
     Raises:
         DataError: the corpus is damaged.
         MissingError: it cannot be written.
     """
-    old = existing(folder)
+    old = existing(folder) if old is None else old
     known = {article.id for article in old}
     fresh = [article for article in articles if article.id not in known]
     before = read_dropped(folder)
-    learnt = _cleaned(fresh, old, before, min_words)
-    new = assign(learnt.articles, old) if learnt.drops else tuple(learnt.articles)
-    dropped = _merged(before, drops or {}, learnt.drops)
+    cleaned = _cleaned(fresh, old, before, min_words)
+    new = assign(cleaned.articles, old) if cleaned.drops else tuple(cleaned.articles)
+    dropped = _merged(before, drops or {}, cleaned.drops)
     if new or (old and dropped != before):
         shards = list(read_manifest(folder)) if old else []
         with _writing(folder):
@@ -95,7 +93,7 @@ def export(
                 name = _next_name(shards)
                 shards.append(Shard(name, len(new), _write_shard(new, folder / name)))
             _conclude(folder, [*old, *new], shards, dropped)
-    return _receipt(new, [*old, *new], learnt)
+    return Exported(len(new), len(old) + len(new), cleaned.n_drops)
 
 
 def export_anew(
@@ -104,10 +102,10 @@ def export_anew(
     drops: Mapping[str, Sequence[Drop]],
     min_words: int = MIN_WORDS,
 ) -> Exported:
-    """Replace the corpus by these articles; those it alone holds are carried over.
+    """Replace the corpus by these articles; older ones without a stored page are carried over.
 
-    Groups are found in the order in which the articles came, so that where texts are as before,
-    the splits are. The old shards go when the manifest names the new one.
+    Groups are found in the order in which the articles came first, so that unchanged texts stay in
+    their splits. The old shards are removed once the manifest names the new one.
 
     Raises:
         DataError: the corpus is damaged, or nothing would be left of it.
@@ -117,10 +115,10 @@ def export_anew(
     found = {article.id: article for article in articles}
     ids = {article.id for article in old}
     carried = [a for a in old if a.id not in found and a.id not in drops]
-    learnt = _cleaned([*found.values(), *carried], [], [], min_words)
-    if not learnt.articles:
+    cleaned = _cleaned([*found.values(), *carried], [], [], min_words)
+    if not cleaned.articles:
         raise DataError(f"{folder}: no page gives an article: ask for fewer words or any language")
-    by_id = {article.id: article for article in learnt.articles}
+    by_id = {article.id: article for article in cleaned.articles}
     placed: list[Article] = []
     for batch in _batches(folder, by_id):
         placed += assign(batch, placed)
@@ -129,18 +127,22 @@ def export_anew(
     kept_drops = [d for d in read_dropped(folder) if d.id in {a.id for a in carried}]
     with _writing(folder):
         shards = [Shard(name, len(placed), _write_shard(placed, folder / name))]
-        _conclude(folder, placed, shards, _merged(kept_drops, drops, learnt.drops))
+        _conclude(folder, placed, shards, _merged(kept_drops, drops, cleaned.drops))
         for path in stale - {folder / name}:
             path.unlink()
-    return _receipt([a for a in placed if a.id not in ids], placed, learnt)
+    return Exported(len(found.keys() - ids), len(placed), cleaned.n_drops)
 
 
 @dataclass(frozen=True, slots=True)
-class _Learnt:
-    """Articles without what repeats over the corpus, and what was left out of which."""
+class _Cleaned:
+    """Articles without what repeats over the corpus, and what was left out, by article id."""
 
     articles: list[Article]
     drops: dict[str, list[Drop]]
+
+    @property
+    def n_drops(self) -> int:
+        return sum(map(len, self.drops.values()))
 
 
 def _cleaned(
@@ -148,19 +150,19 @@ def _cleaned(
     old: Sequence[Article],
     before: Iterable[DroppedParagraph],
     min_words: int,
-) -> _Learnt:
-    """Leave out of the new articles what repeats over old and new ones, or did so before."""
+) -> _Cleaned:
+    """The new articles without what repeats over old and new ones, or did so before."""
     known = [paragraph.text for paragraph in before if paragraph.reason == repeats.REASON]
     grouped = assign(new, old) if new else ()
     repeated = repeats.learn([*old, *grouped], known) if new else frozenset()
     texts, drops = repeats.without(grouped, repeated)
     kept = []
     for article, before_it in zip(texts, grouped, strict=True):
-        if len(article.text.split()) < min_words:  # nothing else in it: no article is lost to this
+        if len(article.text.split()) < min_words:  # nothing else in it: no article is lost
             drops.pop(article.id, None)
             article = before_it
         kept.append(article)
-    return _Learnt(kept, drops)
+    return _Cleaned(kept, drops)
 
 
 def _next_name(shards: Iterable[Shard]) -> str:
@@ -181,7 +183,7 @@ def _batches(folder: Path, articles: Mapping[str, Article]) -> Iterator[list[Art
 def _merged(
     before: Iterable[DroppedParagraph], *drops: Mapping[str, Sequence[Drop]]
 ) -> list[DroppedParagraph]:
-    """What was left out, pages looked at now in place of what was noted of them before."""
+    """What was left out: of pages extracted now, and of the others as noted before."""
     now = {page_id for found in drops for page_id in found}
     rows = [paragraph for paragraph in before if paragraph.id not in now]
     rows += [
@@ -199,19 +201,13 @@ def _conclude(
     shards: Sequence[Shard],
     dropped: Sequence[DroppedParagraph],
 ) -> None:
-    """Write what lies beside the shards, the manifest last."""
+    """Write the files beside the shards, the manifest last."""
     if dropped:
-        _write(folder / DROPPED, dropped_text(dropped).encode())
+        write_atomically(folder / DROPPED, dropped_text(dropped), alone=True)
     else:
         (folder / DROPPED).unlink(missing_ok=True)
-    _write(folder / CARD, card(articles, shards, dropped).encode())
-    _write(folder / MANIFEST, manifest_text(shards).encode())
-
-
-def _receipt(new: Sequence[Article], articles: Sequence[Article], learnt: _Learnt) -> Exported:
-    aside = sum(not article.group for article in articles)
-    n_repeats = sum(d.reason == repeats.REASON for found in learnt.drops.values() for d in found)
-    return Exported(len(new), len(articles), aside, n_repeats)
+    write_atomically(folder / CARD, card(articles, shards, dropped), alone=True)
+    write_atomically(folder / MANIFEST, manifest_text(shards), alone=True)
 
 
 @contextmanager
@@ -227,33 +223,7 @@ def _writing(folder: Path) -> Iterator[None]:
 
 def _write_shard(articles: Sequence[Article], path: Path) -> str:
     """Write a shard atomically; its sha256 in hex."""
-    temporary = _temporary(path)
-    write_table(articles, temporary)
-    _commit(temporary, path)
+    with replacing(path, alone=True) as part:
+        write_table(articles, part)
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _write(path: Path, data: bytes) -> None:
-    temporary = _temporary(path)
-    temporary.write_bytes(data)
-    _commit(temporary, path)
-
-
-def _temporary(path: Path) -> Path:
-    return path.with_name(f".{path.name}.tmp")
-
-
-def _commit(temporary: Path, path: Path) -> None:
-    """Make a written file durable, then visible under its name."""
-    _sync(temporary)
-    temporary.replace(path)
-    _sync(path.parent)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

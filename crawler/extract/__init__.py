@@ -1,0 +1,1 @@
+"""An article out of one stored page: plain functions on text, without Scrapy."""

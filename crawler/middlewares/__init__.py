@@ -1,0 +1,1 @@
+"""Middlewares, resolver and download handler: where a crawl may go, and how fast."""
