@@ -126,15 +126,15 @@ def sweep(
     with progress.reporter() as report:
         from pressft import sweep as room
 
-        crew = None
+        pool = None
         if workers > 1:
-            from pressft.workers import Crew
+            from pressft.workers import WorkerPool
 
             command = [sys.executable, "-m", "pressft", "work", str(file)]
             command += ["--as", study.name, "--until", str(until)]
             where = {"PRESSFT_STORAGE": storage, "PRESSFT_TRACKING_URI": tracking_uri}
-            crew = Crew(command, {k: v for k, v in where.items() if v}, workers, report)
-        outcome = room.run(study, report, locations, crew=crew, until=until)
+            pool = WorkerPool(command, {k: v for k, v in where.items() if v}, workers, report)
+        outcome = room.run(study, report, locations, pool=pool, until=until)
     _print_outcome(outcome, study.name, as_json=as_json)
 
 

@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Protocol
 
 import filelock
 
@@ -35,6 +34,7 @@ from pressft.tracking import runs, summary, sync
 from pressft.tracking.client import AwayError, GoneError, RejectedError, Tracker
 from pressft.tracking.sync import Sync
 from pressft.training import checkpoint
+from pressft.workers import WorkerPool
 
 WAIT_S = 0.5  # between two looks whether others have left something to do
 
@@ -62,32 +62,14 @@ class Outcome:
         return ", ".join(parts)
 
 
-class Crew(Protocol):
-    """Processes that work on a study in our place."""
-
-    def drain(
-        self,
-        start_id: str,
-        recover: Callable[[str, str], Sequence[Trial]],
-        look: Callable[[], None],
-        stopping: Stopping,
-    ) -> None:
-        """Return when there is nothing left to take; of a worker that died, and why, tell
-        `recover`, which returns the trials that it leaves; call `look` every few seconds.
-
-        Raises:
-            Stopped: a signal; all of them have saved and left.
-        """
-
-
 def run(
     study: Study,
     report: Reporter,
     locations: Locations,
-    crew: Crew | None = None,
+    pool: WorkerPool | None = None,
     until: float = float("inf"),
 ) -> Outcome:
-    """Run, or resume, a study until it has all its trials, by itself or with a `crew`. After
+    """Run, or resume, a study until it has all its trials, alone or by a `pool` of workers. After
     `until`, in seconds since 1970, no new trial is taken.
 
     Raises:
@@ -101,7 +83,7 @@ def run(
         sweep = _open(study, report, locations)
         facts = {"prompts": dataclasses.asdict(texts), "environment": runs.environment()}
         sweep.ledger.describe(facts)
-        return sweep.run(stopping, crew, until)
+        return sweep.run(stopping, pool, until)
 
 
 def work(
@@ -173,8 +155,8 @@ class _Sweep:
         self.attempts = Attempts(context, ledger, self.sync, report, locations)
         self.summarized = 0  # trials that the summary in MLflow knows
 
-    def run(self, stopping: Stopping, crew: Crew | None, until: float) -> Outcome:
-        """All that is open, one trial after the other or by the crew."""
+    def run(self, stopping: Stopping, pool: WorkerPool | None, until: float) -> Outcome:
+        """All that is open, one trial after the other or by the pool."""
         if self.ledger.grown:
             self.report.say(f"{self.study.name} grows: {self.ledger.grown}")
         for trial in self.recover():
@@ -190,8 +172,8 @@ class _Sweep:
         with self.sync:
             for arm in names:
                 self.attempts.untrained(arm, self.report.advance)
-            if crew:
-                crew.drain(self.ledger.start_id, self.recover, self.watch(), stopping)
+            if pool:
+                pool.run(self.ledger.start_id, self.recover, self.watch(), stopping)
             else:
                 self.work(stopping, until)
             finding = self.finish()

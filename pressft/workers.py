@@ -39,7 +39,7 @@ class _Worker:
     readers: list[threading.Thread] = field(default_factory=list)
 
 
-class Crew:
+class WorkerPool:
     """`n` workers that run `command` with the id of the start appended; `where` is added to
     their environment, for a URL may hold a password, and a command line is seen by all."""
 
@@ -50,14 +50,17 @@ class Crew:
         self._command, self._where, self._report = list(command), dict(where), report
         self._workers = [_Worker(number) for number in range(1, n + 1)]
 
-    def drain(
+    def run(
         self,
         start_id: str,
         recover: Callable[[str, str], Sequence[Trial]],
-        look: Callable[[], None],
+        report_progress: Callable[[], None],
         stopping: Stopping,
     ) -> None:
-        """Work until every worker has found nothing left to take, and `look` now and then.
+        """Return when every worker has found nothing left to take.
+
+        `recover` is told of a worker that died, and why, and returns the trials that it left;
+        `report_progress` is called every few seconds.
 
         Raises:
             Stopped: a signal; the workers have saved and left.
@@ -68,7 +71,7 @@ class Crew:
                 looked = time.monotonic()
                 while not stopping.signum and not all(w.done for w in self._workers):
                     if time.monotonic() - looked > LOOK_S:
-                        look()
+                        report_progress()
                         looked = time.monotonic()
                     for worker in self._workers:
                         self._look_after(worker, start_id, recover)

@@ -24,7 +24,7 @@ from pressft.study import reader
 from pressft.study.ledger import Ledger
 from pressft.study.locations import Locations
 from pressft.study.study import Choices, Range, Study
-from pressft.workers import Crew
+from pressft.workers import WorkerPool
 
 IDENTITY = {"weights": "w", "corpus": "c"}
 SPEC = TrialSpec(model="tiny-llama", corpus="invented")
@@ -221,7 +221,7 @@ def test_a_killed_worker_is_replaced_and_its_trial_goes_on(
 
     killer = threading.Thread(target=kill, daemon=True)
     killer.start()
-    outcome = sweep.run(study, listener, locations, crew=Crew(command, {}, 2, listener))
+    outcome = sweep.run(study, listener, locations, pool=WorkerPool(command, {}, 2, listener))
     killer.join(1)
     assert killed
     assert (outcome.done, outcome.trained, outcome.asked) == (4, 4, 4)
@@ -246,5 +246,8 @@ def test_workers_that_always_die_are_given_up_with_their_last_words(
     listener = Listener()
     with pytest.raises(PressftError, match="every worker died; the last words: no luck"):
         sweep.run(
-            study, listener, Locations(tmp_path / "mlruns"), crew=Crew(command, {}, 2, listener)
+            study,
+            listener,
+            Locations(tmp_path / "mlruns"),
+            pool=WorkerPool(command, {}, 2, listener),
         )

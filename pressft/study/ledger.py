@@ -22,7 +22,7 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from pressft.errors import RefusedError
-from pressft.spec import TrialSpec, Value
+from pressft.spec import CELL_VERSION, TrialSpec, Value
 from pressft.study import database, sampling, storage
 from pressft.study.halving import Rungs
 from pressft.study.liveness import LEASE_S, is_gone, worker_name
@@ -30,6 +30,8 @@ from pressft.study.reader import with_losses
 from pressft.study.sampling import OneArm, Planner, settled
 from pressft.study.study import Study, difference, grows
 from pressft.study.trials import Trial, now_ms
+
+UNNAMED_VERSION = 5  # of studies that were stored before they named one
 
 
 class Ledger:
@@ -64,7 +66,8 @@ class Ledger:
         self._behind: list[Trial] = []  # ended, and nobody told of it
         self._heart: threading.Thread | None = None
         with storage.opening(), self._lock:
-            self._define(_completed(study.definition() | dict(identity)))
+            own = {**identity, "version": CELL_VERSION}
+            self._define(_completed(study.definition() | own))
 
     def _define(self, definition: dict[str, Any]) -> None:
         """Keep the definition, or compare it with the one there is."""
@@ -72,6 +75,12 @@ class Ledger:
         old = attrs.get("definition")
         changed = difference(_completed(old), definition) if old else ["new"]
         if old and changed:
+            if (version := _completed(old)["version"]) != CELL_VERSION:
+                raise RefusedError(
+                    f"study {study.study_name} was computed by version {version} of the numbers, "
+                    f"this is {CELL_VERSION}: status and report still read it; start a new one "
+                    "with --as NAME"
+                )
             if not grows(_completed(old), definition):
                 raise RefusedError(
                     f"study {study.study_name} exists with another definition "
@@ -333,4 +342,5 @@ class Ledger:
 def _completed(definition: Mapping[str, Any]) -> dict[str, Any]:
     """A stored definition with the settings that came later, at their defaults."""
     base = dataclasses.asdict(TrialSpec(**definition["base"]))
-    return {"pruning": "none", "precision": "float32", **definition, "base": base}
+    later = {"pruning": "none", "precision": "float32", "version": UNNAMED_VERSION}
+    return {**later, **definition, "base": base}

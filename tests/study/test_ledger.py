@@ -267,3 +267,13 @@ def test_the_setting_that_moves_the_loss_is_the_important_one() -> None:
     assert set(shares) == {"remove", "rank", "learning_rate"}  # one seed says nothing
     assert max(shares, key=lambda name: shares[name]) == "rank"
     assert importances(rows[:1], space) == {}
+
+
+def test_a_study_of_another_version_is_refused_in_one_line(storage: str) -> None:
+    Ledger(GRID, storage, IDENTITY)
+    stored = optuna.load_study(study_name=GRID.name, storage=storage)
+    old = {k: v for k, v in stored.user_attrs["definition"].items() if k != "version"}
+    stored.set_user_attr("definition", old)  # as it was before definitions had one
+    with pytest.raises(RefusedError, match=r"computed by version 5 .* with --as NAME") as error:
+        Ledger(GRID, storage, IDENTITY)
+    assert "\n" not in str(error.value)
