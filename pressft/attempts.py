@@ -4,9 +4,7 @@ kept in the ledger, told to MLflow."""
 import json
 import shutil
 import uuid
-from collections.abc import Mapping
-from contextlib import suppress
-from functools import partial
+from contextlib import closing, suppress
 
 from pressft import disk
 from pressft import trial as trials
@@ -22,12 +20,17 @@ from pressft.study.trials import Row
 from pressft.tracking import projection, runs
 from pressft.tracking.display import Display
 from pressft.tracking.outbox import Record
-from pressft.training.teller import DivergedError, Rested, Safety
-from pressft.trial import Advance
+from pressft.training.checkpoint import KEPT
+from pressft.training.loop import Step
+from pressft.trial import Advance, DivergedError
 
 
 class Pruned(Exception):
     """A trial is behind its arm, and ends early."""
+
+
+class Rested(Exception):
+    """A trial has come as far as it was to, and is saved."""
 
 
 class Attempts:
@@ -93,24 +96,43 @@ class Attempts:
         """The result of a ticket, its points recorded as they come.
 
         Raises:
-            Pruned, and what `trial.run_trial` raises.
+            Pruned: it is behind its arm.
+            Rested: it has come as far as it was to, and is saved.
+            Stopped: a signal; the step at hand is finished and saved.
+            What `trial.steps` raises.
         """
-        spec, far = ticket.spec, ""
+        spec, rests, far = ticket.spec, False, ""
 
         def advance(what: str, units: int) -> None:
             self.report.advance(what + far, units)
 
-        def on_point(tokens: int, metrics: Mapping[str, float]) -> None:
-            nonlocal far
-            record.points(tokens, metrics)
-            loss = metrics.get("eval/loss")
-            at = metrics.get("train/loss", loss)
-            far = f", loss {at:.3f} at {tokens:,} of {spec.trained_tokens:,} tokens"
-            if loss is not None and self.ledger.should_prune(ticket, tokens, loss):
-                raise Pruned(f"after {tokens:,} tokens its validation loss {loss:.4g} is behind")
+        with closing(trials.steps(self.context, spec, advance, self.report.say)) as steps:
+            with stopping.patience():  # until training is over, a signal waits for the step's end
+                for step in steps:
+                    if step.metrics:
+                        record.points(step.tokens, step.metrics)
+                        at = f"{step.tokens:,} of {spec.trained_tokens:,} tokens"
+                        far = f", loss {step.metrics['train/loss']:.3f} at {at}"
+                    if step.diverged:
+                        continue  # the trial ends with that
+                    self.prune(ticket, step)
+                    rests = ticket.until is not None and step.tokens >= ticket.until
+                    ends = rests or bool(stopping.signum)
+                    if ends:
+                        step.save(kept=1 if rests else KEPT)  # many may rest at a time
+                    if ends or step.number == spec.steps:
+                        break
+            if rests:
+                raise Rested
+            for _ in steps:  # none is left: the test split is scored, and a signal ends that
+                pass
+        return self.context.store.known(self.context.cell(spec))
 
-        safety = partial(Safety, stopping=stopping, say=self.report.say, until=ticket.until)
-        return trials.run_trial(self.context, spec, on_point, advance, safety)
+    def prune(self, ticket: Ticket, step: Step) -> None:
+        """Keep a validation loss in the ledger, and end a trial that is behind its arm."""
+        loss = step.metrics.get("eval/loss")
+        if loss is not None and self.ledger.should_prune(ticket, step.tokens, loss):
+            raise Pruned(f"after {step.tokens:,} tokens its validation loss {loss:.4g} is behind")
 
     def start(self, ticket: Ticket, cell: str) -> Record:
         """The trial's record: its own where it has rested, that of a trial of the same cell that

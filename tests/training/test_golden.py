@@ -30,7 +30,7 @@ def test_a_trial_has_the_curve_that_trainer_gave_it(
     spec = dataclasses.replace(TINY, **golden["changes"])
     if name == "the model's own loss":
         monkeypatch.setattr(loss, "of", lambda _: None)
-    result = trial.run_trial(prepare(spec, Store(tmp_path), nobody), spec, nobody, nobody)
+    result = trial.run_trial(prepare(spec, Store(tmp_path), nobody), spec)
     points = [(at, metrics) for at, metrics in result.curve if "train/loss" in metrics]
     scores = [(at, metrics["eval/loss"]) for at, metrics in result.curve if "eval/loss" in metrics]
     assert [at for at, _ in points] == golden["tokens"]
