@@ -25,7 +25,7 @@ from pressft.study.locations import Locations
 from pressft.study.results import Store
 from pressft.study.study import Study
 from pressft.study.trials import Row, key
-from pressft.training import loop
+from pressft.training import loop, passes
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +137,7 @@ def _arm(
 def _pace(context: Context, spec: TrialSpec, progress: Progress) -> Pace:
     """Measure two short steps, or as many as are recorded, the last of which counts, and a
     validation text."""
-    micro = loop.blocks_per_pass(spec)
+    micro = passes.blocks_per_pass(spec)
     steps = cuda_graph.PAYS if cuda_graph.pays(cuda_graph.PAYS) else 2
     short = dataclasses.replace(spec, remove="none", batch=micro, tokens=steps * micro * spec.block)
     document = context.validation_subset(spec)[0]

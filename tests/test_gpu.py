@@ -13,7 +13,7 @@ from pressft.model import base as models
 from pressft.model.base import Base
 from pressft.model.fused import cuda_graph, loss
 from pressft.spec import TrialSpec
-from pressft.training import loop
+from pressft.training import loop, passes
 from pressft.training.loop import Point
 from pressft.training.packing import Blocks
 
@@ -99,14 +99,14 @@ def test_a_loss_without_logits_is_that_of_the_model(load: Load) -> None:
 def test_recorded_passes_train_as_others_do(
     load: Load, monkeypatch: pytest.MonkeyPatch, micro: int, *, unpack: bool
 ) -> None:
-    monkeypatch.setitem(loop.MICRO_TOKENS, "cuda", micro * SPEC.block)
+    monkeypatch.setitem(passes.MICRO_TOKENS, "cuda", micro * SPEC.block)
     base = load("tiny-qwen3", unpack=unpack)
     recorded = train(base, SPEC)
     monkeypatch.setattr(cuda_graph, "pays", lambda _: False)
     for (_, ours), (_, theirs) in zip(recorded, train(base, SPEC), strict=True):
         assert ours == pytest.approx(theirs, rel=1e-2)
     monkeypatch.undo()
-    monkeypatch.setitem(loop.MICRO_TOKENS, "cuda", micro * SPEC.block)
+    monkeypatch.setitem(passes.MICRO_TOKENS, "cuda", micro * SPEC.block)
     assert train(base, SPEC) == recorded
 
 
@@ -177,7 +177,10 @@ def test_a_base_asked_for_on_the_cpu_takes_its_adapter_there(load: Load, tmp_pat
         assert torch.isfinite(wrapped(torch.arange(9)[None]).logits).all()
 
 
-def test_a_training_takes_one_device_of_several(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_training_takes_one_device_of_several(
+    load: Load, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    accelerator = loop._accelerator(torch.bfloat16)
+    with adapter.attached(load("tiny-qwen3").model, SPEC.rank, 0) as model:
+        accelerator = passes.Passes(model, SPEC, print).accelerator
     assert (accelerator.device.type, accelerator.num_processes) == ("cuda", 1)

@@ -16,7 +16,6 @@ from typing import Any
 import torch
 
 MARKER, FACTS, TENSORS = "whole.json", "training.json", "tensors.pt"
-STATE = ("number", "micro", "seconds", "logged_seconds", "losses", "curve")  # in FACTS
 KEPT = 2  # the newest ones: the last may turn out damaged
 
 

@@ -15,7 +15,7 @@ from pressft.model.base import Base
 from pressft.model.fused import cuda_graph
 from pressft.score import Score
 from pressft.spec import TrialSpec
-from pressft.training import loop
+from pressft.training import loop, passes
 from pressft.training.loop import Point, Step
 from pressft.training.packing import Blocks
 
@@ -83,7 +83,7 @@ def test_micro_batches_do_not_change_the_numbers(
 ) -> None:
     found = []
     for micro_tokens in (1024, 32):
-        monkeypatch.setitem(loop.MICRO_TOKENS, "cpu", micro_tokens)
+        monkeypatch.setitem(passes.MICRO_TOKENS, "cpu", micro_tokens)
         found.append(losses(train(load("tiny-llama"), SPEC, blocks(SPEC))))
     assert found[0] == pytest.approx(found[1], rel=1e-4)
 
@@ -117,7 +117,7 @@ def test_where_memory_is_short_a_pass_takes_fewer_blocks_of_the_same_batch(
 def test_recorded_passes_train_as_others_do(
     load: Load, monkeypatch: pytest.MonkeyPatch, micro_tokens: int
 ) -> None:
-    monkeypatch.setitem(loop.MICRO_TOKENS, "cpu", micro_tokens)
+    monkeypatch.setitem(passes.MICRO_TOKENS, "cpu", micro_tokens)
     expected = losses(train(load("tiny-llama"), SPEC, blocks(SPEC)))
     made = []
 
@@ -222,7 +222,7 @@ def test_a_resumed_training_keeps_its_passes_and_its_losses_between_two_points(
     load: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(loop, "N_LOGGED", 1)  # points at the validated steps and the last
-    monkeypatch.setitem(loop.MICRO_TOKENS, "cpu", 32)
+    monkeypatch.setitem(passes.MICRO_TOKENS, "cpu", 32)
     base, data = load("tiny-llama"), blocks(SPEC)
     whole = losses(train(base, SPEC, data))
     with adapter.attached(base.model, SPEC.rank, SPEC.seed) as model:
@@ -230,7 +230,7 @@ def test_a_resumed_training_keeps_its_passes_and_its_losses_between_two_points(
             if step.number == 5:
                 step.save()
                 break
-    monkeypatch.setitem(loop.MICRO_TOKENS, "cpu", 1024)
+    monkeypatch.setitem(passes.MICRO_TOKENS, "cpu", 1024)
     with adapter.attached(base.model, SPEC.rank, SPEC.seed) as model:
         again = list(loop.steps(model, data, SPEC, tmp_path))
     assert {step.micro for step in again} == {1}
