@@ -1,9 +1,9 @@
 """Everything in a trial that is not training or scoring, and how long commands keep one waiting.
 
 Tiny trials are worked off in this process, as a worker does, once with SQLite, once with
-PostgreSQL. A trial lasts from one asking for a trial to the next; what `training.train`,
-`scoring.score` and `scoring.generate` took of it is subtracted (Trainer's own beginning and
-checkpoints count as training). With `--slow-s` MLflow is a real server behind a proxy that holds
+PostgreSQL. A trial lasts from one asking for a trial to the next; what `loop.steps`,
+`perplexity.score` and `perplexity.generate` took of it is subtracted (checkpoints count as
+training). With `--slow-s` MLflow is a real server behind a proxy that holds
 every answer back for so long; told are the pauses of training by telling points. Then commands are
 timed, each in a process of its own.
 
@@ -21,8 +21,8 @@ import tempfile
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -119,11 +119,23 @@ class Stopwatch:
 
         return run
 
+    def between(self, made: Callable[..., Generator[Any, None, None]]) -> Callable[..., Any]:
+        """The generator, measured while it is at work."""
+
+        def run(*args: Any) -> Generator[Any, None, None]:  # noqa: ANN401
+            items = made(*args)
+            following = self.around(functools.partial(next, items, None))
+            with closing(items):
+                while (item := following()) is not None:
+                    yield item
+
+        return run
+
     @contextmanager
     def at_work(self) -> Iterator[None]:
         """Measure training and scoring of ours."""
         with (
-            mock.patch.object(loop, "train", self.around(loop.train)),
+            mock.patch.object(loop, "steps", self.between(loop.steps)),
             mock.patch.object(perplexity, "score", self.around(perplexity.score)),
             mock.patch.object(perplexity, "generate", self.around(perplexity.generate)),
         ):
@@ -144,7 +156,7 @@ def swept(study: Study, locations: Locations) -> tuple[list[float], list[float]]
     def tell(sync: Sync, run: Run) -> None:
         start = time.perf_counter()
         show(sync, run)
-        if watch.depth:
+        if run.status == "RUNNING" and run.points:
             told.append(time.perf_counter() - start)
 
     with (

@@ -39,7 +39,7 @@ from transformers import PreTrainedModel
 from pressft.model import adapter as adapters
 from pressft.model import base as models
 from pressft.model.fused import cuda_graph, loss, norm
-from pressft.training.loop import MICRO_TOKENS
+from pressft.training.passes import MICRO_TOKENS
 
 BATCH, BLOCK, RANK = 8, 256, 8
 GPU = torch.cuda.is_available()

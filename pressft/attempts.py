@@ -5,8 +5,7 @@ import dataclasses
 import shutil
 import uuid
 from collections.abc import Sequence
-from contextlib import suppress
-from functools import partial
+from contextlib import closing, suppress
 
 from pressft import disk
 from pressft._files import digest
@@ -23,12 +22,18 @@ from pressft.study.results import Point, TrialResult, Untrained
 from pressft.study.trials import Trial, now_ms
 from pressft.tracking import runs
 from pressft.tracking.sync import Sync
-from pressft.training.teller import DivergedError, Rested, Safety
-from pressft.trial import Advance, run_trial, untrained, untrained_key
+from pressft.training.checkpoint import KEPT
+from pressft.training.loop import Step
+from pressft.trial import Advance, DivergedError, untrained, untrained_key
+from pressft.trial import steps as trial_steps
 
 
 class Pruned(Exception):
     """A trial is behind its arm, and ends early."""
+
+
+class Rested(Exception):
+    """A trial has come as far as it was to, and is saved."""
 
 
 class Attempts:
@@ -101,29 +106,45 @@ class Attempts:
         """The result of a trial; its points go into `curve`, and to MLflow as they come.
 
         Raises:
-            Pruned, and what `trial.run_trial` raises.
+            Pruned: it is behind its arm.
+            Rested: it has come as far as it was to, and is saved.
+            Stopped: a signal; the step at hand is finished and saved.
+            What `trial.steps` raises.
         """
-        spec, far = trial.spec, ""
-        run = runs.of_trial(self.found, trial, self.context.store)
+        spec, rests, far = trial.spec, False, ""
+        until, run = self.ledger.until(trial), runs.of_trial(self.found, trial, self.context.store)
 
         def advance(what: str, units: int) -> None:
             self.report.advance(what + far, units)
 
-        def on_point(point: Point) -> None:
-            nonlocal far
-            curve.append(point)
-            self.sync.show(dataclasses.replace(run, points=tuple(curve)))
-            tokens, metrics, _ = point
-            loss = metrics.get("eval/loss")
-            at = metrics.get("train/loss", loss)
-            far = f", loss {at:.3f} at {tokens:,} of {spec.trained_tokens:,} tokens"
-            if loss is not None and self.ledger.should_prune(trial, tokens, loss):
-                raise Pruned(f"after {tokens:,} tokens its validation loss {loss:.4g} is behind")
+        with closing(trial_steps(self.context, spec, advance, self.report.say)) as steps:
+            with stopping.patience():  # until training is over, a signal waits for the step's end
+                for step in steps:
+                    if step.point:
+                        curve.append(step.point)
+                        at = f"{step.tokens:,} of {spec.trained_tokens:,} tokens"
+                        far = f", loss {step.metrics['train/loss']:.3f} at {at}"
+                        self.sync.show(dataclasses.replace(run, points=tuple(curve)))
+                    if step.diverged:
+                        continue  # the trial ends with that
+                    self.prune(trial, step)
+                    rests = until is not None and step.tokens >= until
+                    ends = rests or bool(stopping.signum)
+                    if ends:
+                        step.save(kept=1 if rests else KEPT)  # many may rest at a time
+                    if ends or step.number == spec.steps:
+                        break
+            if rests:
+                raise Rested
+            for _ in steps:  # none is left: the test split is scored, and a signal ends that
+                pass
+        return self.context.store.known(self.context.cell(spec))
 
-        safety = partial(
-            Safety, stopping=stopping, say=self.report.say, until=self.ledger.until(trial)
-        )
-        return run_trial(self.context, spec, on_point, advance, safety)
+    def prune(self, trial: Trial, step: Step) -> None:
+        """Keep a validation loss in the ledger, and end a trial that is behind its arm."""
+        loss = step.metrics.get("eval/loss")
+        if loss is not None and self.ledger.should_prune(trial, step.tokens, loss):
+            raise Pruned(f"after {step.tokens:,} tokens its validation loss {loss:.4g} is behind")
 
     def start(self, trial: Trial, cell: str) -> Trial:
         """The trial with its record noted: its own where it has rested, that of a trial of the same

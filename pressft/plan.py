@@ -19,14 +19,13 @@ from pressft.model import adapter, surgery
 from pressft.model import base as models
 from pressft.model.fused import cuda_graph
 from pressft.report import status
-from pressft.score import Score, total
 from pressft.spec import TrialSpec, Value, resolve
 from pressft.study.halving import Rungs
 from pressft.study.locations import Locations
 from pressft.study.results import Store
 from pressft.study.study import Study
 from pressft.study.trials import Trial, key
-from pressft.training import loop
+from pressft.training import loop, passes
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,27 +137,16 @@ def _arm(
 def _pace(context: Context, spec: TrialSpec, progress: Progress) -> Pace:
     """Measure two short steps, or as many as are recorded, the last of which counts, and a
     validation text."""
-    micro, steps = (
-        loop.blocks_a_pass(spec),
-        cuda_graph.PAYS if cuda_graph.pays(cuda_graph.PAYS) else 2,
-    )
+    micro = passes.blocks_per_pass(spec)
+    steps = cuda_graph.PAYS if cuda_graph.pays(cuda_graph.PAYS) else 2
     short = dataclasses.replace(spec, remove="none", batch=micro, tokens=steps * micro * spec.block)
     document = context.validation_subset(spec)[0]
-    speeds: list[float] = []
-    scoring_s: list[float] = []
-
-    def validate() -> Score:
-        began = time.perf_counter()
-        found = total(perplexity.score(model, [document], context.separators.before, spec.window))
-        scoring_s.append((time.perf_counter() - began) / len(document.ids))
-        return found
-
-    def on_point(_: int, metrics: dict[str, float]) -> None:
-        if "train/tokens_per_second" in metrics:
-            speeds.append(metrics["train/tokens_per_second"])
-
     progress("measuring the pace", 0, 1)
     with adapter.attached(context.base.model, spec.rank, spec.seed) as model:
-        loop.train(model, training_data(context, short), short, validate, on_point)
+        for step in loop.steps(model, training_data(context, short), short):
+            if step.number in short.validated_at:
+                began = time.perf_counter()
+                perplexity.score(model, [document], context.separators.before, spec.window)
+                scoring_s = (time.perf_counter() - began) / len(document.ids)
     progress("measuring the pace", 1, 1)
-    return Pace(1 / speeds[-1], scoring_s[-1], cost.peak_so_far())
+    return Pace(1 / step.metrics["train/tokens_per_second"], scoring_s, cost.peak_so_far())

@@ -28,7 +28,7 @@ FORMS = (
 )
 Value = str | int | float  # of a setting that a study varies
 Part = int | str  # a layer by its 0-based index, or a half of one: "attention:14"
-CELL_VERSION = 5  # raise it when the same spec would give other numbers
+CELL_VERSION = 6  # raise it when the same spec would give other numbers
 
 
 def setting(default: Any, help_: str) -> Any:  # noqa: ANN401  (dataclasses types fields so)

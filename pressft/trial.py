@@ -1,33 +1,45 @@
 """One trial on one page: cut, adapt, train, score, restore.
 
-Numbers go to the caller's `on_point`; nothing here knows of Optuna or MLflow.
+What follows from a step is left to the caller; nothing here knows of Optuna or MLflow.
 """
 
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import torch
 from torch import nn
 
 from pressft._files import digest
 from pressft.context import TRAIN_COST, Context, training_data
+from pressft.errors import PressftError
 from pressft.evaluation import perplexity
 from pressft.model import adapter, surgery
 from pressft.model.tokens import Document, up_to
 from pressft.score import Score, total
 from pressft.spec import CELL_VERSION, Removal, TrialSpec, resolve
 from pressft.study.results import Point, TrialResult, Untrained
-from pressft.study.trials import now_ms
 from pressft.training import loop
-from pressft.training.teller import Safety
+from pressft.training.loop import Step
 
 Advance = Callable[[str, int], None]  # what is being done, scored-token equivalents done just now
+Say = Callable[[str], None]  # a line worth keeping
 
 CALIBRATION_TOKENS = 2048  # of training text, for a repair
 SAMPLE_TOKENS = 32
+REMEDY = "choose a lower learning rate"
+
+
+class DivergedError(PressftError):
+    """The loss left the finite numbers; the same cell would diverge again."""
+
+    exit_code = 4
+
+
+def _ignore(*_: object) -> None:
+    """Do nothing with what is told."""
 
 
 def untrained_key(context: Context, spec: TrialSpec) -> str:
@@ -75,72 +87,73 @@ def untrained(context: Context, spec: TrialSpec, advance: Advance) -> Untrained:
     return result
 
 
-def run_trial(
-    context: Context,
-    spec: TrialSpec,
-    on_point: Callable[[Point], None],
-    advance: Advance,
-    safety: Callable[[Path], Safety] = Safety,
-) -> TrialResult:
+def steps(
+    context: Context, spec: TrialSpec, advance: Advance = _ignore, say: Say = _ignore
+) -> Generator[Step, None, None]:
     """Cut, adapt, train, score one cell and keep its files; the base is left as it was (law 2).
 
-    Training goes on from the cell's newest whole checkpoint, if there is one (law 10); `safety`, of
-    the folder for them, says when it is to rest, and hears of signals, which end it behind the step
-    at hand, saved.
+    Yields the steps of the training: between two of them the caller logs, saves, stops. It resumes
+    from the cell's newest whole checkpoint, if there is one (law 10). Once the last step is taken
+    the test split is scored, and when the steps are exhausted the result is in `context.store`.
 
     Raises:
-        Rested: it has come as far as it was to.
-        Stopped: a signal.
-        DivergedError: a loss that is not finite.
+        DivergedError: a loss that is not finite, when the step that it came after has been seen.
         DataError: too little text for a block.
         UsageError: a layer out of range, an optimizer this machine cannot run.
     """
     began = time.perf_counter()
-    cell = context.cell(spec)
-    curve: list[Point] = []
-    data = training_data(context, spec)
-    subset = context.validation_subset(spec)
+    cell, data = context.cell(spec), training_data(context, spec)
+    files, subset = context.store.folder(cell), context.validation_subset(spec)
+    validation, curve = Score(), list[Point]()
 
-    def tell(tokens: int, metrics: dict[str, float]) -> None:
-        if "train/loss" in metrics:
-            before = max((p.tokens for p in curve if "train/loss" in p.metrics), default=0)
-            advance(f"{spec.remove}: training", TRAIN_COST * (tokens - before))
-        curve.append(Point(tokens, metrics, now_ms()))
-        on_point(curve[-1])
+    def progress(what: str) -> Callable[[int], None]:
+        return lambda n: advance(f"{spec.remove}: {what}", n)
 
     with (
         cut(context, spec) as removal,
         adapter.attached(context.base.model, spec.rank, spec.seed) as model,
     ):
-
-        def validate() -> Score:
-            label = f"{spec.remove}: validating"
-            return total(_score(context, model, subset, spec, lambda n: advance(label, n)))
-
-        files = context.store.folder(cell)
-        kept = safety(files / "checkpoints")
-        trained = loop.train(model, data, spec, validate, tell, kept)
-        label = f"{spec.remove}: testing"
-        test, general = _test(context, model, spec, lambda n: advance(label, n))
+        for step in loop.steps(model, data, spec, files / "checkpoints", say):
+            if step.point:
+                seen = curve[-1].tokens if curve else 0
+                progress("training")(TRAIN_COST * (step.tokens - seen))
+                curve.append(step.point)
+            if step.number in spec.validated_at and not step.replayed and not step.diverged:
+                validation = total(_score(context, model, subset, spec, progress("validating")))
+                step.validated(validation)
+            yield step
+            if step.diverged:
+                loss = step.metrics["train/loss"]
+                raise DivergedError(f"loss {loss} after {step.tokens:,} tokens: {REMEDY}")
+        test, general = _test(context, model, spec, progress("testing"))
         samples = _samples(context, model)
         adapter.save(model, removal, context.base.name, context.base.identity, files / "adapter")
     result = TrialResult(
         cell=cell,
         removal=removal,
-        validation=trained.validation,
+        validation=validation,
         test=test,
         curve=tuple(curve),
         samples=samples,
         data=data.digest,
-        tokens=trained.tokens,
-        training_s=trained.seconds,
+        tokens=step.tokens,
+        training_s=step.seconds,
         total_s=time.perf_counter() - began,
         general=general,
-        micro=trained.micro,
+        micro=step.micro,
     )
     context.store.save(cell, result)
     shutil.rmtree(files / "checkpoints", ignore_errors=True)
-    return result
+
+
+def run_trial(context: Context, spec: TrialSpec, advance: Advance = _ignore) -> TrialResult:
+    """The result of one trial, trained to its end.
+
+    Raises:
+        As `steps`.
+    """
+    deque(steps(context, spec, advance), maxlen=0)
+    return context.store.known(context.cell(spec))
 
 
 def _test(

@@ -37,7 +37,7 @@ from pressft.report import status
 from pressft.study.locations import Locations
 from pressft.study.results import Store
 from pressft.study.study import Choices, Study
-from pressft.training import teller
+from pressft.training import loop
 
 BASE = dataclasses.replace(TINY, validation_tokens=300)
 POINTS_OF = "SELECT key, step FROM metrics WHERE run_uuid = ?"
@@ -142,7 +142,7 @@ class Chaos:
     def run(self) -> Counts:
         """All of it."""
         began = time.monotonic()
-        teller.CHECKPOINT_S = 0.0  # one at every step
+        loop.CHECKPOINT_S = 0.0  # one at every step
         undisturbed = []
         if self.plan.kills:
             undisturbed = [fork(lambda: sweep.run(self.study, Listener(), self.alone), 3000)]

@@ -6,13 +6,11 @@ import os
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["HF_HUB_OFFLINE"] = "1"  # read when huggingface_hub is imported: no test asks the hub
 
-import gc
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import hypothesis  # noqa: F401 (before the freeze: it asks who holds what)
 import pytest
 
 if TYPE_CHECKING:  # heavy: the process that only hands out the tests does without
@@ -53,7 +51,6 @@ def _few_words() -> Iterator[None]:
     from pressft import trial
     from pressft.evaluation import answers, cost
 
-    gc.freeze()  # each training ends with a collection, which would look at all of torch again
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cost, "NEW_TOKENS", 4)
         patch.setattr(cost, "ROUNDS", 1)

@@ -64,7 +64,7 @@ def test_a_disk_that_fills_up_while_training_stops_the_study_which_goes_on_later
     volume: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(disk, "ROOM", 0)
-    monkeypatch.setattr("pressft.training.teller.CHECKPOINT_S", 0.0)
+    monkeypatch.setattr("pressft.training.loop.CHECKPOINT_S", 0.0)
     study = dataclasses.replace(STUDY, space={})
     locations = Locations(
         volume, f"sqlite:///{tmp_path / 'optuna.db'}"

@@ -12,11 +12,10 @@ from pressft.model import adapter, surgery
 from pressft.model import base as models
 from pressft.model.base import Base
 from pressft.model.fused import cuda_graph, loss
-from pressft.score import Score
 from pressft.spec import TrialSpec
-from pressft.training import loop
+from pressft.training import loop, passes
+from pressft.training.loop import Point
 from pressft.training.packing import Blocks
-from pressft.training.teller import Safety
 
 pytestmark = [
     pytest.mark.gpu,
@@ -26,25 +25,27 @@ Load = Callable[..., Base]
 SPEC = TrialSpec(
     model="tiny-qwen3", corpus="invented", rank=2, tokens=24 * 4 * 128, batch=4, block=128
 )
-Point = tuple[int, dict[str, float]]
 
 
-def train(base: Base, spec: TrialSpec, safety: Safety | None = None) -> list[Point]:
-    """Losses and lengths of gradients, point by point."""
+def train(
+    base: Base,
+    spec: TrialSpec,
+    folder: Path | None = None,
+    say: Callable[[str], None] = lambda _: None,
+    until: int = 0,
+) -> list[Point]:
+    """Losses and lengths of gradients, point by point; left and saved after step `until`."""
     shape = spec.steps * spec.batch, spec.block
     rows = torch.randint(0, 16, shape, generator=torch.Generator().manual_seed(0))  # of few words
     points: list[Point] = []
     with surgery.removed(base.model, [1]), adapter.attached(base.model, spec.rank, 0) as model:
-        loop.train(
-            model,
-            Blocks(rows),
-            spec,
-            lambda: Score(1, 1, 1),
-            lambda at, metrics: points.append((at, metrics)),
-            safety,
-        )
+        for step in loop.steps(model, Blocks(rows), spec, folder, say):
+            points.append((step.tokens, step.metrics))
+            if step.number == until:
+                step.save()
+                break
     for _, metrics in points:
-        metrics.pop("train/tokens_per_second", None)
+        metrics.pop("train/tokens_per_second")
     return points
 
 
@@ -98,19 +99,19 @@ def test_a_loss_without_logits_is_that_of_the_model(load: Load) -> None:
 def test_recorded_passes_train_as_others_do(
     load: Load, monkeypatch: pytest.MonkeyPatch, micro: int, *, unpack: bool
 ) -> None:
-    monkeypatch.setitem(loop.MICRO_TOKENS, "cuda", micro * SPEC.block)
+    monkeypatch.setitem(passes.MICRO_TOKENS, "cuda", micro * SPEC.block)
     base = load("tiny-qwen3", unpack=unpack)
     recorded = train(base, SPEC)
     monkeypatch.setattr(cuda_graph, "pays", lambda _: False)
     for (_, ours), (_, theirs) in zip(recorded, train(base, SPEC), strict=True):
         assert ours == pytest.approx(theirs, rel=1e-2)
     monkeypatch.undo()
-    monkeypatch.setitem(loop.MICRO_TOKENS, "cuda", micro * SPEC.block)
+    monkeypatch.setitem(passes.MICRO_TOKENS, "cuda", micro * SPEC.block)
     assert train(base, SPEC) == recorded
 
 
 def test_where_memory_is_short_a_recorded_pass_takes_fewer_blocks(
-    load: Load, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    load: Load, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     base = load("tiny-qwen3")
     whole = train(base, SPEC)
@@ -125,8 +126,8 @@ def test_where_memory_is_short_a_recorded_pass_takes_fewer_blocks(
 
     monkeypatch.setattr(cuda_graph.Recorded, "__init__", make)
     said: list[str] = []
-    fewer = train(base, SPEC, Safety(tmp_path, say=said.append))
-    assert said == ["out of memory: going on with 2 blocks a pass"]
+    fewer = train(base, SPEC, say=said.append)
+    assert said == ["out of memory: continuing with 2 blocks per pass"]
     for (_, ours), (_, theirs) in zip(fewer, whole, strict=True):
         assert ours == pytest.approx(theirs, rel=1e-2)
 
@@ -137,9 +138,28 @@ def test_training_twice_gives_the_same_numbers(load: Load) -> None:
 
 
 @pytest.mark.parametrize("name", ["adamw", "adamw-8bit", "paged-adamw-8bit"])
+def test_law_10_training_resumes_to_the_very_same_numbers(
+    load: Load, name: str, tmp_path: Path
+) -> None:
+    base, spec = load("tiny-qwen3"), dataclasses.replace(SPEC, optimizer=name)
+    whole = train(base, spec)
+    train(base, spec, tmp_path, until=9)
+    assert train(base, spec, tmp_path) == whole
+
+
+def test_between_two_steps_torch_is_as_it_was(load: Load) -> None:
+    with adapter.attached(load("tiny-qwen3").model, SPEC.rank, 0) as model:
+        rows = torch.randint(0, 16, (SPEC.steps * SPEC.batch, SPEC.block))
+        before = torch.cuda.get_rng_state()
+        for _ in loop.steps(model, Blocks(rows), SPEC):
+            assert torch.equal(torch.cuda.get_rng_state(), before)
+            assert not torch.are_deterministic_algorithms_enabled()
+
+
+@pytest.mark.parametrize("name", ["adamw", "adamw-8bit", "paged-adamw-8bit"])
 def test_every_optimizer_trains(load: Load, name: str) -> None:
     spec = dataclasses.replace(SPEC, optimizer=name, learning_rate=1e-2)
-    losses = [m["train/loss"] for _, m in train(load("tiny-qwen3"), spec) if "train/loss" in m]
+    losses = [metrics["train/loss"] for _, metrics in train(load("tiny-qwen3"), spec)]
     assert losses[-1] < losses[0]
 
 
@@ -157,7 +177,10 @@ def test_a_base_asked_for_on_the_cpu_takes_its_adapter_there(load: Load, tmp_pat
         assert torch.isfinite(wrapped(torch.arange(9)[None]).logits).all()
 
 
-def test_a_training_takes_one_device_of_several(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_training_takes_one_device_of_several(
+    load: Load, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    arguments = loop._arguments(SPEC, Path("unused"), 4, torch.bfloat16)
-    assert arguments.train_batch_size == 4
+    with adapter.attached(load("tiny-qwen3").model, SPEC.rank, 0) as model:
+        accelerator = passes.Passes(model, SPEC, print).accelerator
+    assert (accelerator.device.type, accelerator.num_processes) == ("cuda", 1)

@@ -17,7 +17,7 @@ from pressft.report import status
 from pressft.study.locations import Locations
 from pressft.study.results import Store, TrialResult
 from pressft.study.study import Choices, Study
-from pressft.training import teller
+from pressft.training import loop
 
 BASE = dataclasses.replace(TINY, tokens=6144, validation_tokens=300)
 STUDY = Study("survivor", BASE, {"remove": Choices("last")})
@@ -27,7 +27,7 @@ STUDY = Study("survivor", BASE, {"remove": Choices("last")})
 def _often() -> Iterator[None]:
     """Checkpoints at every step."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(teller, "CHECKPOINT_S", 0.0)
+        patch.setattr(loop, "CHECKPOINT_S", 0.0)
         yield
 
 
@@ -50,7 +50,7 @@ def test_law_10_stopped_and_gone_on_from_a_damaged_checkpoint(tmp_path: Path) ->
     assert ended(pid) == 143
     found = sorted(locations.root.glob("cells/*/checkpoints/step-*"))
     assert len(found) == 2
-    os.truncate(found[1] / "optimizer.pt", 10)
+    os.truncate(found[1] / "tensors.pt", 10)
 
     def work() -> None:
         listener = Listener()

@@ -174,16 +174,16 @@ def test_status_shows_the_table_from_files_alone(root: Path, outcome: Outcome) -
 def test_a_failing_trial_does_not_end_the_study(
     fresh: Callable[[Path], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    train = loop.train
+    steps = loop.steps
 
     def broken(model: object, data: object, spec: TrialSpec, *rest: object) -> object:
         if spec.rank == 2:
             raise OSError("no space left on device")
-        return train(model, data, spec, *rest)  # type: ignore[arg-type]
+        return steps(model, data, spec, *rest)  # type: ignore[arg-type]
 
     root = fresh(tmp_path / "mlruns")
     study = dataclasses.replace(STUDY, name="faulty")
-    monkeypatch.setattr(loop, "train", broken)
+    monkeypatch.setattr(loop, "steps", broken)
     first = sweep.run(study, Listener(), Locations(root))
     assert (first.trained, first.failed) == (2, 2)
     monkeypatch.undo()

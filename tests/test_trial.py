@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,7 @@ from pressft.model.base import Base
 from pressft.score import total
 from pressft.study.results import Store, TrialResult
 from pressft.training import packing
+from pressft.training.loop import Step
 
 
 def nobody(*_: object) -> None:
@@ -35,13 +37,34 @@ def context(tmp_path_factory: pytest.TempPathFactory) -> Context:
 @pytest.fixture(scope="module")
 def results(context: Context) -> dict[str, TrialResult]:
     specs = {arm: dataclasses.replace(SPEC, remove=arm) for arm in ("none", "first", "last")}
-    return {arm: trial.run_trial(context, spec, nobody, nobody) for arm, spec in specs.items()}
+    return {arm: trial.run_trial(context, spec) for arm, spec in specs.items()}
 
 
 def test_law_2_a_trial_leaves_the_base_as_it_was(context: Context) -> None:
     before = fingerprint(context.base.model)
-    trial.run_trial(context, dataclasses.replace(SPEC, remove="1", rank=3), nobody, nobody)
+    trial.run_trial(context, dataclasses.replace(SPEC, remove="1", rank=3))
     trial.untrained(context, dataclasses.replace(SPEC, remove="2"), nobody)
+    assert fingerprint(context.base.model) == before
+
+
+def test_a_trial_that_diverges_tells_its_last_point_and_leaves_the_base_as_it_was(
+    context: Context,
+) -> None:
+    before = fingerprint(context.base.model)
+    spec = dataclasses.replace(SPEC, learning_rate=1e30)
+    seen: list[Step] = []
+    with pytest.raises(trial.DivergedError, match=r"loss \w+ after [\d,]+ tokens: choose a lower"):
+        seen += trial.steps(context, spec)
+    assert [step.diverged for step in seen] == [False] * (len(seen) - 1) + [True]
+    assert fingerprint(context.base.model) == before
+    assert context.store.trial(context.cell(spec)) is None
+
+
+def test_law_2_a_trial_that_is_left_leaves_the_base_as_it_was(context: Context) -> None:
+    before = fingerprint(context.base.model)
+    with closing(trial.steps(context, dataclasses.replace(SPEC, remove="1"))) as steps:
+        assert [next(steps).number, next(steps).number] == [1, 2]
+        assert fingerprint(context.base.model) != before
     assert fingerprint(context.base.model) == before
 
 
@@ -169,7 +192,7 @@ def test_general_text_is_scored_before_and_after(mixed: Context) -> None:
     assert 0 < sum(len(document.ids) for document in held_out) <= 600
     assert not any(document in mixed.general.train for document in held_out)
     before = trial.untrained(mixed, spec, nobody)
-    after = trial.run_trial(mixed, spec, nobody, nobody)
+    after = trial.run_trial(mixed, spec)
     alone = perplexity.score(mixed.base.model, held_out, mixed.separators.before, spec.window)
     assert [score.tokens for score in before.general] == [len(d.ids) for d in held_out]
     assert total(before.general).nats == pytest.approx(total(alone).nats, rel=1e-5)
@@ -220,7 +243,7 @@ def test_a_repair_scales_what_a_cut_leaves(context: Context) -> None:
     assert trial.untrained_key(context, spec) != trial.untrained_key(context, plain)
     before = trial.untrained(context, spec, nobody)
     assert total(before.test) != total(trial.untrained(context, plain, nobody).test)
-    result = trial.run_trial(context, spec, nobody, nobody)
+    result = trial.run_trial(context, spec)
     assert context.store.trial(result.cell) == result
     assert result.removal == removal
     folder = context.store.folder(result.cell) / "adapter"

@@ -1,6 +1,6 @@
 """Letting a model read: it continues prompts, greedy and sampled, and is scored on right answers.
 
-Its base, the cut base, the healed and the whole trained model read the same material, so that
+Its base, the cut base, the healed and the whole trained model get the same prompts, so that
 their words and answers can stand side by side.
 """
 

@@ -2,19 +2,44 @@
 
 A checkpoint is a folder `step-NNNNNNNN` with a marker that holds the sha256 of every file in it. A
 folder without a marker, or with a file that is not what the marker says, is damaged: it is passed
-over, and said so.
+over, and named. Of the files, `training.json` holds the curve and is read without torch.
 """
 
 import hashlib
 import json
 import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from pressft.study.results import Point
+from pressft._files import sync
+from pressft.study.results import Curve, Point
 
-MARKER = "whole.json"
+MARKER, FACTS, TENSORS = "whole.json", "training.json", "tensors.pt"
 KEPT = 2  # the newest ones: the last may turn out damaged
+
+
+def save(
+    folder: Path, step: int, facts: Mapping[str, Any], tensors: Mapping[str, Any], kept: int = KEPT
+) -> Path:
+    """Write the checkpoint of a step in `folder`: `facts` as JSON, and nested dicts of tensors."""
+    work = folder / "work"
+    shutil.rmtree(work, ignore_errors=True)
+    work.mkdir(parents=True)
+    (work / FACTS).write_text(json.dumps(facts))
+    import torch  # heavy: whoever reads the facts alone does without
+
+    torch.save(tensors, work / TENSORS)
+    return seal(work, folder, step, kept)
+
+
+def load(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What `save` was given; nothing in the files is executed."""
+    import torch
+
+    tensors = torch.load(path / TENSORS, map_location="cpu", weights_only=True)
+    return json.loads((path / FACTS).read_text()), tensors
 
 
 def seal(work: Path, folder: Path, step: int, kept: int = KEPT) -> Path:
@@ -33,53 +58,47 @@ def seal(work: Path, folder: Path, step: int, kept: int = KEPT) -> Path:
         json.dump(hashes, file)
         file.flush()
         os.fsync(file.fileno())
-    _sync(work)
+    sync(work)
     if target.exists():
         shutil.rmtree(target)  # a damaged one of the same step
     work.rename(target)
-    _sync(folder)
+    sync(folder)
     for old in _found(folder)[kept:]:
         shutil.rmtree(old)
     return target
 
 
-def newest(folder: Path) -> tuple[Path | None, list[Path]]:
-    """The newest whole checkpoint under `folder`, and the damaged ones that are newer."""
-    damaged: list[Path] = []
+def newest(folder: Path) -> tuple[Path | None, list[str]]:
+    """The newest whole checkpoint under `folder`, and a line on each newer one that is passed
+    over."""
+    passed_over: list[str] = []
     for path in _found(folder):
-        if _whole(path):
-            return path, damaged
-        damaged.append(path)
-    return None, damaged
+        fault = _fault(path)
+        if not fault:
+            return path, passed_over
+        passed_over.append(f"checkpoint {path.name} is {fault} and passed over")
+    return None, passed_over
 
 
-def curve(folder: Path) -> tuple[Point, ...]:
+def curve(folder: Path) -> Curve:
     """The points of a training up to its newest whole checkpoint under `folder`; none without."""
     found, _ = newest(folder)
-    state = json.loads((found / "teller.json").read_text()) if found else {"curve": ()}
-    return tuple(Point(*point) for point in state["curve"])
+    facts = json.loads((found / FACTS).read_text()) if found else {"curve": ()}
+    return tuple(Point(*point) for point in facts["curve"])
 
 
 def _found(folder: Path) -> list[Path]:
     return sorted(folder.glob("step-*"), reverse=True)
 
 
-def _whole(path: Path) -> bool:
+def _fault(path: Path) -> str:
+    """Why a checkpoint cannot be used; nothing where it can."""
     try:
         hashes = json.loads((path / MARKER).read_text())
         for name, expected in hashes.items():
             with (path / name).open("rb") as file:
                 if hashlib.file_digest(file, "sha256").hexdigest() != expected:
-                    return False
+                    return "damaged"
     except (OSError, ValueError, AttributeError):
-        return False
-    return True
-
-
-def _sync(folder: Path) -> None:
-    """Write a folder's entries to disk."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        return "damaged"
+    return "" if {FACTS, TENSORS} <= hashes.keys() else "of another version"

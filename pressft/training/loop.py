@@ -1,48 +1,72 @@
-"""One training: blocks in a given order through transformers' Trainer, numbers handed on.
+"""One training: blocks in their order through AdamW, as a generator of its steps.
 
-What the numbers are for (tracking, progress, pruning) is left to the caller.
+Between two steps the caller decides what follows from them (scores, records, an end), and finds the
+process as it was: neither random numbers nor torch's settings are changed there.
 """
 
 import math
-import os
-import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, get_args
-
-os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # or its products are not repeatable
+from typing import Any
 
 import torch
 from peft import PeftModel
 from torch import Tensor, nn
-from torch.utils.data import Dataset, SequentialSampler
-from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from pressft.errors import UsageError
-from pressft.model.fused import cuda_graph
-from pressft.model.fused import loss as heads
 from pressft.score import Score
 from pressft.spec import Optimizer, TrialSpec
+from pressft.study.results import Point
+from pressft.study.trials import now_ms
+from pressft.training import checkpoint, passes
 from pressft.training.packing import Blocks
-from pressft.training.teller import OnPoint, Rested, Safety, Teller
+from pressft.training.passes import Passes
 
-MICRO_TOKENS = {"cpu": 512, "cuda": 8192}  # a pass: more is slower on 2 cores, and takes memory
 WARMUP = 0.1  # of the steps
-OPTIMIZERS = dict(
-    zip(get_args(Optimizer), ("adamw_torch", "adamw_bnb_8bit", "paged_adamw_8bit"), strict=True)
-)
+MAX_NORM = 1.0  # of the gradient; what is longer is scaled down
+N_LOGGED = 50  # points of a training curve, where there are that many steps
+CHECKPOINT_S = 60.0  # between two checkpoints
+SEEDS = 1_000_003  # apart, or the steps of one seed would draw what others of the next one do
+STATE = ("number", "seconds", "logged_seconds", "losses", "curve")  # in a checkpoint
 
 
-@dataclass(frozen=True, slots=True)
-class Training:
-    """What a training took: tokens, seconds in steps alone, blocks a pass; its last validation."""
+@dataclass(slots=True)
+class Step:
+    """An optimizer step that is done: its number, from 1; tokens seen and seconds spent in steps
+    until then; blocks per pass.
 
+    `point` belongs to the training curve; most steps have none. A step that was `replayed` was done
+    before the checkpoint that the training resumes from.
+    """
+
+    number: int
     tokens: int
     seconds: float
-    validation: Score
     micro: int
+    point: Point | None
+    replayed: bool
+    _training: "_Training" = field(repr=False)
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """Those of its point, if it has one."""
+        return self.point.metrics if self.point else {}
+
+    @property
+    def diverged(self) -> bool:
+        """Whether the loss has left the finite numbers."""
+        return not math.isfinite(self.metrics.get("train/loss", 0.0))
+
+    def validated(self, score: Score) -> None:
+        """Put the validation score after this step into the curve."""
+        self.metrics.update({"eval/loss": score.loss, "eval/perplexity": score.perplexity})
+
+    def save(self, kept: int = checkpoint.KEPT) -> None:
+        """Write a checkpoint of the training after this step, before the next one is asked for;
+        the newest `kept` stay. Nothing is written after the last step, which scores follow."""
+        self._training.save(self.number, kept)
 
 
 def check_optimizer(name: Optimizer) -> None:
@@ -55,195 +79,141 @@ def check_optimizer(name: Optimizer) -> None:
         raise UsageError(f"optimizer {name!r} needs a CUDA device: choose adamw on this machine")
 
 
-def train(
+def steps(
     model: PeftModel,
     data: Blocks,
     spec: TrialSpec,
-    validate: Callable[[], Score],
-    on_point: OnPoint,
-    safety: Safety | None = None,
-) -> Training:
-    """Train the adapter of `model` on `data`, in that very order.
+    folder: Path | None = None,
+    say: Callable[[str], None] = lambda _: None,
+) -> Generator[Step, None, None]:
+    """Train the adapter of `model` on `data`, in that very order, and yield every step.
 
-    `on_point` hears of `train/...` and `eval/...` metrics as they come; where training goes on from
-    a checkpoint, first of those before it. Where memory does not hold a pass, it is begun again
-    with half as many blocks a pass: the same batch, the same result but for rounding.
+    With a `folder` for checkpoints, training resumes from the newest whole one: the points before
+    it are yielded again, then the steps after it. Where memory does not hold a pass, the step is
+    done in passes of half as many blocks: the same batch, the same result but for rounding. `say`
+    hears of that and of checkpoints that are passed over.
 
     Raises:
-        DivergedError: a loss that is not finite.
-        Stopped: a signal; the step at hand is finished and saved.
-        Rested: it has seen the tokens that it was to rest after, and is saved.
+        UsageError: an optimizer that this machine cannot run.
     """
     check_optimizer(spec.optimizer)
-    start = {n: p.detach().clone() for n, p in model.named_parameters() if p.requires_grad}
-    micro = blocks_a_pass(spec)
-    while True:
-        try:
-            return _train(model, data, spec, Teller(spec, validate, on_point, safety), micro)
-        except RuntimeError as error:
-            if micro == 1 or not _out_of_memory(error):
-                raise
-        micro = next(n for n in range(micro // 2, 0, -1) if spec.batch % n == 0)
-        if safety:
-            safety.say(f"out of memory: going on with {micro} blocks a pass")
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
-        for name, parameter in model.named_parameters():
-            if name in start:
-                parameter.data.copy_(start[name])
-                parameter.grad = None
-
-
-def _train(model: PeftModel, data: Blocks, spec: TrialSpec, teller: Teller, micro: int) -> Training:
-    caches = model.config.use_cache
-    with tempfile.TemporaryDirectory() as unused:
-        folder = teller.work() or Path(unused)
-        trainer = _InOrder(
-            head=heads.of(model),
-            model=model,
-            args=_arguments(spec, folder, micro, model.get_base_model().dtype),
-            train_dataset=_Ordered(data),
-            callbacks=[teller],
-        )
-        trainer.pop_callback(_printer(trainer))
-        checkpoint = teller.resume()
-        try:
-            with teller.patience(), _repeatable():
-                if not teller.rests():
-                    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-        finally:
-            model.config.use_cache = caches  # Trainer switches it off for good
-            trainer.recorded = None  # or its memory is held until garbage is collected
-        if teller.rests():
-            raise Rested
-    return Training(spec.trained_tokens, teller.seconds, teller.validation, micro)
-
-
-@contextmanager
-def _repeatable() -> Iterator[None]:
-    """Let CUDA add in the same order every time; the gradient of attention is not, else."""
-    also: Any = torch.utils.deterministic
-    filled, also.fill_uninitialized_memory = also.fill_uninitialized_memory, False  # for nobody
-    torch.use_deterministic_algorithms(torch.cuda.is_available())
+    was_training = model.training
+    training = _Training(model, spec, folder, say)
+    batches = torch.split(data.rows, spec.batch)
     try:
-        yield
+        yield from training.resume()
+        saved = time.monotonic()
+        for batch in batches[training.number : spec.steps]:
+            step = training.step(batch)
+            yield step
+            if time.monotonic() - saved > CHECKPOINT_S:
+                step.save()
+                saved = time.monotonic()
     finally:
-        torch.use_deterministic_algorithms(False)
-        also.fill_uninitialized_memory = filled
+        training.passes.recorded = None  # or a caller that keeps a step would keep its memory
+        model.train(was_training)
 
 
-def blocks_a_pass(spec: TrialSpec) -> int:
-    """As many as the device takes well, a divisor of the batch."""
-    room = MICRO_TOKENS["cuda" if torch.cuda.is_available() else "cpu"] // spec.block
-    return next(n for n in range(max(1, min(spec.batch, room)), 0, -1) if spec.batch % n == 0)
+class _Training:
+    """A training between two steps, and all that a checkpoint keeps of it."""
+
+    def __init__(
+        self, model: PeftModel, spec: TrialSpec, folder: Path | None, say: Callable[[str], None]
+    ) -> None:
+        self.spec, self.folder, self.say = spec, folder, say
+        self.step_tokens = spec.batch * spec.block
+        self.passes = Passes(model, spec, say)
+        self.trained = {n: p for n, p in model.named_parameters() if p.requires_grad}
+        self.optimizer = _optimizer(list(self.trained.values()), spec)
+        self.number = self.saved = 0  # steps done, and those in a checkpoint
+        self.seconds = self.logged_seconds = 0.0
+        self.losses: list[float] = []  # of the steps since the last point
+        self.curve: list[Point] = []
+
+    def step(self, batch: Tensor) -> Step:
+        """One optimizer step on a batch (blocks, tokens)."""
+        began = time.perf_counter()
+        rate = self.spec.learning_rate * _schedule(self.number, self.spec.steps)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        with passes.repeatable(SEEDS * self.spec.seed + self.number):
+            mean = self.passes.gradients(batch)
+            norm = self.passes.accelerator.clip_grad_norm_(self.trained.values(), MAX_NORM)
+            self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.number += 1
+        self.losses.append(float(mean))
+        metrics = {"train/learning_rate": rate, "train/grad_norm": float(norm)}
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()  # what was launched is not done
+        self.seconds += time.perf_counter() - began
+        return self.as_step(self.number, self.point(metrics))
+
+    def point(self, metrics: dict[str, float]) -> Point | None:
+        """The point of the curve after this step, with its metrics, where one is due."""
+        every = max(1, self.spec.steps // N_LOGGED)
+        due = self.number % every == 0 or self.number in self.spec.validated_at
+        if not due and math.isfinite(self.losses[-1]):
+            return None
+        mean = math.fsum(self.losses) / len(self.losses)
+        speed = len(self.losses) * self.step_tokens / (self.seconds - self.logged_seconds)
+        metrics = {"train/loss": mean, **metrics, "train/tokens_per_second": speed}
+        self.losses, self.logged_seconds = [], self.seconds
+        self.curve.append(Point(self.number * self.step_tokens, metrics, now_ms()))
+        return self.curve[-1]
+
+    def as_step(self, number: int, point: Point | None, *, replayed: bool = False) -> Step:
+        """A step as the caller gets it."""
+        tokens = number * self.step_tokens
+        return Step(number, tokens, self.seconds, self.passes.micro, point, replayed, self)
+
+    def save(self, number: int, kept: int) -> None:
+        """Write a checkpoint, unless there is one or nothing to resume."""
+        if not self.folder or not self.saved < number < self.spec.steps:
+            return
+        facts = {name: getattr(self, name) for name in STATE} | {"micro": self.passes.micro}
+        adapter = {name: parameter.detach() for name, parameter in self.trained.items()}
+        tensors = {"adapter": adapter, "optimizer": self.optimizer.state_dict()}
+        checkpoint.save(self.folder, number, facts, tensors, kept)
+        self.saved = number
+
+    def resume(self) -> Iterator[Step]:
+        """Go on from the newest whole checkpoint, if there is one; yields its points again."""
+        if not self.folder:
+            return
+        found, passed_over = checkpoint.newest(self.folder)
+        for line in passed_over:
+            self.say(line)
+        if not found:
+            return
+        facts, tensors = checkpoint.load(found)
+        for name in STATE:
+            setattr(self, name, facts[name])
+        self.passes.take(facts["micro"])
+        self.saved = self.number
+        self.optimizer.load_state_dict(tensors["optimizer"])
+        for name, parameter in self.trained.items():
+            parameter.data.copy_(tensors["adapter"][name])
+        self.curve = [Point(*point) for point in facts["curve"]]
+        for point in self.curve:
+            yield self.as_step(point.tokens // self.step_tokens, point, replayed=True)
 
 
-def _out_of_memory(error: Exception) -> bool:
-    """CUDA has an error of its own; a CPU only says so."""
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+def _optimizer(parameters: list[nn.Parameter], spec: TrialSpec) -> torch.optim.Optimizer:
+    """AdamW without weight decay, its state in 8 bits where the spec wants that."""
+    options: dict[str, Any] = {"lr": spec.learning_rate, "weight_decay": 0.0}
+    if spec.optimizer == "adamw":
+        return torch.optim.AdamW(parameters, fused=torch.cuda.is_available(), **options)
+    import bitsandbytes as bnb
+
+    kinds = {"adamw-8bit": bnb.optim.AdamW8bit, "paged-adamw-8bit": bnb.optim.PagedAdamW8bit}
+    return kinds[spec.optimizer](parameters, **options)  # type: ignore[no-any-return]
 
 
-def _arguments(spec: TrialSpec, folder: Path, micro: int, dtype: torch.dtype) -> TrainingArguments:
-    gpu = torch.cuda.is_available()
-    fused = gpu and spec.optimizer == "adamw"
-    arguments = TrainingArguments(
-        output_dir=str(folder),
-        max_steps=spec.steps,
-        per_device_train_batch_size=micro,
-        gradient_accumulation_steps=spec.batch // micro,
-        learning_rate=spec.learning_rate,
-        lr_scheduler_type="cosine",
-        warmup_steps=math.ceil(WARMUP * spec.steps),
-        weight_decay=0.0,
-        max_grad_norm=1.0,
-        optim="adamw_torch_fused" if fused else OPTIMIZERS[spec.optimizer],
-        bf16=dtype == torch.bfloat16,
-        use_cpu=not gpu,
-        dataloader_pin_memory=gpu,
-        seed=spec.seed,
-        logging_strategy="steps",
-        logging_steps=1,  # `teller` makes points of several: it can go on within one
-        logging_nan_inf_filter=False,  # or a diverged loss would be hidden
-        save_strategy="no",
-        report_to="none",
-        disable_tqdm=True,
-    )
-    arguments._n_gpu = min(1, arguments.n_gpu)  # of several it would use all, for larger batches
-    return arguments
-
-
-def _printer(trainer: Trainer) -> TrainerCallback:
-    """The callback that prints every log as a dict."""
-    from transformers import PrinterCallback
-
-    return next(c for c in trainer.callback_handler.callbacks if isinstance(c, PrinterCallback))
-
-
-class _Ordered(Dataset[dict[str, Tensor]]):
-    """Blocks in their order, as the model wants them."""
-
-    def __init__(self, data: Blocks) -> None:
-        self.data = data
-
-    def __len__(self) -> int:
-        return len(self.data.rows)
-
-    def __getitem__(self, index: int) -> dict[str, Tensor]:
-        row = self.data.rows[index]
-        return {"input_ids": row, "labels": row}
-
-
-class _InOrder(Trainer):
-    """A Trainer that takes its data as given: the order was drawn before, alike for all arms.
-
-    Its loss is the model's own, made without logits where there is a head (see `heads`), and on
-    CUDA its passes are played from a recording (see `graphs`)."""
-
-    def __init__(self, *, head: heads.Head | None, **options: Any) -> None:  # noqa: ANN401
-        super().__init__(**options)
-        self._head = head
-        self.recorded: cuda_graph.Recorded | None = None
-        passes = self.args.max_steps * self.args.gradient_accumulation_steps
-        self._to_record = bool(head) and cuda_graph.pays(passes)
-
-    def _get_train_sampler(self, *_: Any) -> SequentialSampler:  # noqa: ANN401
-        return SequentialSampler(self.train_dataset)
-
-    def training_step(
-        self,
-        model: nn.Module,
-        inputs: dict[str, Tensor],
-        num_items_in_batch: Tensor | int | None = None,
-    ) -> Tensor:
-        """Loss of a pass, whose gradients are added to those of the step."""
-        given: Any = self._prepare_inputs(inputs)["input_ids"], num_items_in_batch
-        if self._to_record:
-            self._to_record = False
-            adapted = [p for p in model.train().parameters() if p.requires_grad]
-            try:
-                self.recorded = cuda_graph.Recorded(self._mean, adapted, given)
-            except RuntimeError as error:  # a model that waits for its own numbers, say
-                if _out_of_memory(error):
-                    raise
-        if self.recorded:
-            return self.recorded(*given)
-        loss: Tensor = super().training_step(model, inputs, num_items_in_batch)
-        return loss
-
-    def compute_loss(
-        self,
-        model: nn.Module,
-        inputs: dict[str, Tensor],
-        return_outputs: bool = False,
-        num_items_in_batch: Tensor | int | None = None,
-    ) -> Any:  # noqa: ANN401
-        """Loss of a pass as its share of the step's."""
-        if self._head is None or num_items_in_batch is None:
-            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-        return self._mean(inputs["input_ids"], num_items_in_batch)
-
-    def _mean(self, ids: Tensor, n: Tensor | int) -> Tensor:
-        """Loss of ids (rows, tokens), summed and divided by n."""
-        assert self._head
-        with torch.autocast("cuda", torch.bfloat16, enabled=self.args.bf16, cache_enabled=False):
-            return self._head.loss_of(ids) / n
+def _schedule(done: int, n_steps: int) -> float:
+    """Share of the peak learning rate after so many steps: a line from zero, then a cosine to
+    zero (Loshchilov & Hutter 2017, arXiv:1608.03983)."""
+    warm = math.ceil(WARMUP * n_steps)
+    if done < warm:
+        return done / warm
+    return 0.5 * (1.0 + math.cos(math.pi * ((done - warm) / (n_steps - warm))))
