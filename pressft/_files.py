@@ -3,6 +3,8 @@
 import hashlib
 import json
 import os
+import shutil
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -43,3 +45,16 @@ def sync(path: Path) -> None:
 def digest(value: object) -> str:
     """16 hex digits of the sha256 of a value as JSON: equal for equal values."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def disk_trouble(root: Path) -> str:
+    """What is wrong with the disk under `root`, if anything is."""
+    try:
+        if shutil.disk_usage(root).free < 2**20:
+            return f"{root}: the disk is full"
+        probe = root / f".probe-{uuid.uuid4().hex}"
+        probe.write_bytes(bytes(2**16))
+        probe.unlink()
+    except OSError as error:
+        return f"{root}: {error.strerror}"
+    return ""

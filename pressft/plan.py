@@ -5,15 +5,19 @@ training steps and a validation text of the whole model.
 """
 
 import dataclasses
+import shutil
 import time
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
+
+from transformers import PreTrainedModel
 
 from pressft import trial as trials
 from pressft._assets import Progress
 from pressft.context import TRAIN_COST, Context, prepare, training_data
-from pressft.errors import UsageError
+from pressft.errors import MissingError, UsageError
 from pressft.evaluation import cost, perplexity
 from pressft.model import adapter, surgery
 from pressft.model import base as models
@@ -23,9 +27,13 @@ from pressft.spec import TrialSpec, Value, resolve
 from pressft.study.halving import Rungs
 from pressft.study.locations import Locations
 from pressft.study.results import Store
-from pressft.study.study import Study
+from pressft.study.study import Choices, Range, Study
 from pressft.study.trials import Trial, key
 from pressft.training import loop, passes
+
+DISK_ROOM = 64 * 2**20  # bytes of disk that a study takes beside its adapters and their checkpoints
+CHECKPOINT = 3  # adapters: itself and two moments of it
+WHILE_TRAINING = 3 * CHECKPOINT  # two kept and one being written
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,3 +158,27 @@ def _pace(context: Context, spec: TrialSpec, progress: Progress) -> Pace:
                 scoring_s = (time.perf_counter() - began) / len(document.ids)
     progress("measuring the pace", 1, 1)
     return Pace(1 / step.metrics["train/tokens_per_second"], scoring_s, cost.peak_so_far())
+
+
+def check_disk(study: Study, model: PreTrainedModel, root: Path) -> None:
+    """Refuse to start where the disk will be full, or cannot be written.
+
+    Raises:
+        MissingError: how much room there is, and how much it takes.
+    """
+    ranks = study.space.get("rank")
+    values = ranks.values if isinstance(ranks, Choices) else ()
+    rank = max([study.base.rank, *(int(v) for v in values)])
+    if isinstance(ranks, Range):
+        rank = int(ranks.high)
+    one = adapter.size(model, rank)
+    each = CHECKPOINT if Rungs(study).until(study.spec(seed=study.seeds[0])) else 1  # that rests
+    free, needed = (
+        shutil.disk_usage(root).free,
+        DISK_ROOM + one * (WHILE_TRAINING + each * study.n_trials),
+    )
+    if free < needed:
+        raise MissingError(
+            f"{root}: {free / 2**20:,.0f} MiB free, and {study.n_trials} trials may take "
+            f"{needed / 2**20:,.0f}: free some, or sweep fewer"
+        )

@@ -1,39 +1,52 @@
-"""A study from start to end: trials from the ledger, their results, what MLflow shows of them.
+"""A study from start to end: its trials one after the other, their results, what MLflow shows.
 
 In a folder of its own storage a study is run by one command at a time, which a lock sees to; with
 PostgreSQL by any number, on any machines.
 """
 
 import dataclasses
+import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 
 import filelock
 
-from pressft import compare, disk, scan
-from pressft._signals import Stopping
-from pressft.attempts import Attempts
+from pressft import scan
+from pressft._assets import Progress
+from pressft._files import digest, disk_trouble
+from pressft._signals import Stopped, Stopping
 from pressft.context import Context, prepare
-from pressft.errors import MissingError, RefusedError
+from pressft.errors import MissingError, PressftError, RefusedError
+from pressft.evaluation import answers, cost
+from pressft.model import adapter
 from pressft.model import base as models
+from pressft.plan import check_disk
 from pressft.progress import Reporter
 from pressft.report import finding as arms
-from pressft.report import status
+from pressft.report import status, tables
 from pressft.report.finding import Finding
 from pressft.spec import ScanSpec, TrialSpec, resolve
-from pressft.study import prompts
+from pressft.study import prompts, reader
 from pressft.study.halving import Rungs
 from pressft.study.ledger import Ledger
 from pressft.study.locations import Locations
-from pressft.study.results import Store
+from pressft.study.prompts import Prompts
+from pressft.study.reader import ENVIRONMENT
+from pressft.study.results import Point, Store, TrialResult, Untrained
 from pressft.study.study import Study
-from pressft.study.trials import Trial
+from pressft.study.trials import Trial, now_ms
 from pressft.tracking import runs, summary, sync
 from pressft.tracking.client import AwayError, GoneError, RejectedError, Tracker
 from pressft.tracking.sync import Sync
 from pressft.training import checkpoint
+from pressft.training.checkpoint import KEPT
+from pressft.training.loop import Step
+from pressft.trial import Advance, DivergedError, cut, untrained_key
+from pressft.trial import steps as trial_steps
+from pressft.trial import untrained as score_untrained
 from pressft.workers import WorkerPool
 
 WAIT_S = 0.5  # between two looks whether others have left something to do
@@ -101,7 +114,7 @@ def work(
             sweep.sync.flush()
 
 
-def _open(study: Study, report: Reporter, locations: Locations, start_id: str = "") -> "_Sweep":
+def _open(study: Study, report: Reporter, locations: Locations, start_id: str = "") -> "Sweep":
     """Model, text and stores of a study; a mistake is named before anything is started."""
     study = dataclasses.replace(
         study, base=dataclasses.replace(study.base, model=models.resolve(study.base.model))
@@ -110,7 +123,7 @@ def _open(study: Study, report: Reporter, locations: Locations, start_id: str = 
     study = _scanned(study, context, report, locations)
     for arm in study.arms():
         resolve(arm, context.base.n_layers)
-    disk.check(study, context.base.model, locations.root)
+    check_disk(study, context.base.model, locations.root)
     report.setup("opening the stores", 0, 1)
     base = context.base
     identity = {
@@ -123,7 +136,7 @@ def _open(study: Study, report: Reporter, locations: Locations, start_id: str = 
     data = runs.datasets(context.text.corpus, study.base)
     ledger.describe({"datasets": [dataclasses.asdict(item) for item in data]})
     report.setup("opening the stores", 1, 1)
-    return _Sweep(context, ledger, tracker, report, locations)
+    return Sweep(context, ledger, tracker, report, locations)
 
 
 def run_one(spec: TrialSpec, report: Reporter, locations: Locations) -> Outcome:
@@ -136,7 +149,15 @@ def run_one(spec: TrialSpec, report: Reporter, locations: Locations) -> Outcome:
     return run(Study(f"{runs.SINGLE}{name}", spec, {}), report, locations)
 
 
-class _Sweep:
+class Pruned(Exception):
+    """A trial is behind its arm, and ends early."""
+
+
+class Rested(Exception):
+    """A trial has come as far as it was to, and is saved."""
+
+
+class Sweep:
     """The parts of one running sweep."""
 
     def __init__(
@@ -152,8 +173,12 @@ class _Sweep:
         self.report, self.locations = report, locations
         experiment = runs.experiment(study.name)
         self.sync = Sync(tracker, experiment, study.question, report.say, self.summarize)
-        self.attempts = Attempts(context, ledger, self.sync, report, locations)
         self.summarized = 0  # trials that the summary in MLflow knows
+        environment = runs.environment()
+        self.environment = digest(environment)
+        ledger.describe({f"{ENVIRONMENT}{self.environment}": environment})
+        self.stored = reader.read(study.name, locations.storage)
+        self.scored: dict[str, Untrained] = {}  # of each arm's cut, before training
 
     def run(self, stopping: Stopping, pool: WorkerPool | None, until: float) -> Outcome:
         """All that is open, one trial after the other or by the pool."""
@@ -171,7 +196,7 @@ class _Sweep:
         before = {trial.number for trial in trials if not trial.is_open}
         with self.sync:
             for arm in names:
-                self.attempts.untrained(arm, self.report.advance)
+                self.untrained(arm, self.report.advance)
             if pool:
                 pool.run(self.ledger.start_id, self.recover, self.watch(), stopping)
             else:
@@ -203,7 +228,7 @@ class _Sweep:
         for trial in left:
             if "record" in trial.attrs:
                 folder = self.context.store.folder(trial.cell) / "checkpoints"
-                self.attempts.keep_curve(trial, checkpoint.curve(folder))
+                self.keep_curve(trial, checkpoint.curve(folder))
         return left
 
     def watch(self) -> Callable[[], None]:
@@ -235,9 +260,9 @@ class _Sweep:
         while time.time() < until:
             trial = self.ledger.take()
             for ended in self.ledger.behind():
-                self.attempts.end(ended, str(ended.attrs["pruned"]))
+                self.end(ended, str(ended.attrs["pruned"]))
             if trial:
-                self.attempts.one(trial, stopping)
+                self.run_trial(trial, stopping)
             elif self.ledger.busy():
                 time.sleep(WAIT_S)
                 self.recover()
@@ -252,8 +277,8 @@ class _Sweep:
             specs = [self.study.spec(remove=arm) for arm in self.study.arms()]
             healed = {arm: trials[0].result for arm, trials in chosen.items()}
             texts = prompts.load(self.study.prompts, self.study.questions)
-            compare.measure_costs(self.context, specs, self.report.setup)
-            compare.answer(self.context, specs, healed, texts, self.report.setup)
+            measure_costs(self.context, specs, self.report.setup)
+            answer(self.context, specs, healed, texts, self.report.setup)
             self.complete()
         return status.finding(self.study.name, self.locations)
 
@@ -277,6 +302,209 @@ class _Sweep:
         if n != self.summarized and not self.study.name.startswith(runs.SINGLE):
             summary.write(self.tracker, self.study.name, self.locations)
         self.summarized = n
+
+    def untrained(self, arm: str, advance: Advance = lambda *_: None) -> Untrained:
+        """What an arm's cut scores before training."""
+        if arm not in self.scored:
+            spec = self.study.spec(remove=arm)
+            self.scored[arm] = score_untrained(self.context, spec, advance)
+        return self.scored[arm]
+
+    def run_trial(self, trial: Trial, stopping: Stopping) -> None:
+        """Run a trial, or answer it from an earlier result (law 8)."""
+        spec = trial.spec
+        cell = self.context.cell(spec)
+        trial = self.start(trial, cell)
+        curve: list[Point] = []
+
+        try:
+            with self.context.store.alone(cell):
+                known = self.context.store.trial(cell)
+                if known:
+                    self.report.advance(f"{spec.remove}: known", self.context.cost(spec))
+                result = known or self.train(trial, curve, stopping)
+            self.keep(trial, result, reused=known is not None)
+        except Stopped:
+            with self.ledger.hurry():
+                self.fail(trial, curve, "stopped by a signal", again=True, interrupted=True)
+            raise
+        except Rested:
+            self.keep_curve(trial, curve)
+            self.ledger.rest(trial)
+            self.show(trial)
+        except Pruned as reason:
+            self.keep_curve(trial, curve)
+            self.ledger.prune(trial, str(reason))
+            self.end(trial, str(reason))
+        except DivergedError as error:
+            self.fail(trial, curve, str(error), again=False)
+        except Exception as error:
+            if full := disk_trouble(self.locations.root):
+                with suppress(Exception):  # the storage may be on the same disk
+                    self.fail(trial, curve, full, again=True, interrupted=True)
+                raise MissingError(f"{full}; the same command goes on from here") from error
+            refused = isinstance(error, PressftError)
+            fault = "refused" if refused else f"{type(error).__name__}: {error}".splitlines()[0]
+            self.fail(trial, curve, fault, again=True)
+            if refused:
+                raise
+
+    def train(self, trial: Trial, curve: list[Point], stopping: Stopping) -> TrialResult:
+        """The result of a trial; its points go into `curve`, and to MLflow as they come.
+
+        Raises:
+            Pruned: it is behind its arm.
+            Rested: it has come as far as it was to, and is saved.
+            Stopped: a signal; the step at hand is finished and saved.
+            What `trial.steps` raises.
+        """
+        spec, rests, far = trial.spec, False, ""
+        until, run = self.ledger.until(trial), runs.of_trial(self.stored, trial, self.context.store)
+
+        def advance(what: str, units: int) -> None:
+            self.report.advance(what + far, units)
+
+        with closing(trial_steps(self.context, spec, advance, self.report.say)) as steps:
+            with stopping.patience():  # until training is over, a signal waits for the step's end
+                for step in steps:
+                    if step.point:
+                        curve.append(step.point)
+                        at = f"{step.tokens:,} of {spec.trained_tokens:,} tokens"
+                        far = f", loss {step.metrics['train/loss']:.3f} at {at}"
+                        self.sync.show(dataclasses.replace(run, points=tuple(curve)))
+                    if step.diverged:
+                        continue  # the trial ends with that
+                    self.prune(trial, step)
+                    rests = until is not None and step.tokens >= until
+                    ends = rests or bool(stopping.signum)
+                    if ends:
+                        step.save(kept=1 if rests else KEPT)  # many may rest at a time
+                    if ends or step.number == spec.steps:
+                        break
+            if rests:
+                raise Rested
+            for _ in steps:  # none is left: the test split is scored, and a signal ends that
+                pass
+        return self.context.store.known(self.context.cell(spec))
+
+    def prune(self, trial: Trial, step: Step) -> None:
+        """Keep a validation loss in the ledger, and end a trial that is behind its arm."""
+        loss = step.metrics.get("eval/loss")
+        if loss is not None and self.ledger.should_prune(trial, step.tokens, loss):
+            raise Pruned(f"after {step.tokens:,} tokens its validation loss {loss:.4g} is behind")
+
+    def start(self, trial: Trial, cell: str) -> Trial:
+        """The trial with its record noted: its own where it has rested, that of a trial of the same
+        cell that was cut short, or a new one. From here on MLflow shows it."""
+        study, spec = self.study.name, trial.spec
+        self.untrained(spec.remove)  # a worker learns of an arm by its first trial
+        record, started = f"{study}-{trial.number:05d}-{uuid.uuid4().hex[:8]}", now_ms()
+        for other in reversed(self.ledger.trials()):
+            rested = other.number == trial.number
+            died = "died_in" in other.attrs or other.attrs.get("interrupted")
+            cut_short = other.state == "fail" and died and other.cell == cell
+            if (rested or cut_short) and "record" in other.attrs:  # one may die before it has one
+                record = str(other.attrs["record"])
+                started = int(other.attrs.get("started", started))
+                break
+        self.ledger.note(
+            trial,
+            cell=cell,
+            record=record,
+            untrained=untrained_key(self.context, spec),
+            started=started,
+            environment=self.environment,
+        )
+        return self.show(trial)
+
+    def show(self, trial: Trial) -> Trial:
+        """Let MLflow show a trial as it is stored now, which is returned."""
+        stored = self.ledger.trial(trial.number)
+        self.sync.show(runs.of_trial(self.stored, stored, self.context.store))
+        return stored
+
+    def keep(self, trial: Trial, result: TrialResult, *, reused: bool) -> None:
+        """Close a trial that has a result."""
+        for point in result.curve if reused else ():
+            if "eval/loss" in point.metrics:
+                self.ledger.tell(trial, point.tokens, point.metrics["eval/loss"])
+        score = result.test_score
+        self.ledger.note(trial, test_loss=score.loss, reused=reused)
+        ours = self.ledger.complete(trial, result.validation.loss)
+        self.show(trial)
+        self.report.say(
+            f"{runs.name(trial.spec)}: test perplexity "
+            + tables.number(score.perplexity)
+            + (" (known from an earlier run)" if reused else f" in {result.total_s:.0f} s")
+            + ("" if ours else "; others took the trial for dead, and will find its result")
+        )
+
+    def fail(
+        self,
+        trial: Trial,
+        curve: Sequence[Point],
+        fault: str,
+        *,
+        again: bool,
+        interrupted: bool = False,
+    ) -> None:
+        """Close a trial that has no result; one that is tried `again` keeps its checkpoints."""
+        self.keep_curve(trial, curve)
+        self.ledger.fail(trial, fault, again=again, interrupted=interrupted)
+        self.end(trial, fault, resumable=again)
+
+    def keep_curve(self, trial: Trial, curve: Sequence[Point]) -> None:
+        """Keep the curve of a trial without a result: MLflow can be rebuilt from it."""
+        if curve:
+            self.context.store.save_curve(trial.cell, str(trial.attrs["record"]), tuple(curve))
+
+    def end(self, trial: Trial, why: str, *, resumable: bool = False) -> None:
+        """Show a trial that ended without a result; its checkpoints go if it never goes on."""
+        self.show(trial)
+        self.report.say(f"{runs.name(trial.spec)}: {why}")
+        if not resumable:
+            folder = self.context.store.folder(trial.cell) / "checkpoints"
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def measure_costs(context: Context, arms: Sequence[TrialSpec], progress: Progress) -> None:
+    """Measure all the cuts in turn, unless each has been on this machine."""
+    keys = {spec.remove: untrained_key(context, spec) for spec in arms}
+    known = {arm: context.store.cost(key) for arm, key in keys.items()}
+    if all(measured and measured.machine == cost.machine() for measured in known.values()):
+        return
+    cuts = {spec.remove: resolve(spec.remove, context.base.n_layers) for spec in arms}
+    for arm, measured in cost.measure(context.base, cuts, progress).items():
+        context.store.save_cost(keys[arm], measured)
+
+
+def answer(
+    context: Context,
+    arms: Sequence[TrialSpec],
+    trained: Mapping[str, TrialResult],
+    prompts: Prompts,
+    progress: Progress,
+) -> None:
+    """Let every cut base and every arm's trained model answer, unless it has done so before."""
+    if not prompts:
+        return
+    key, store, model = answers.key(prompts), context.store, context.base.model
+    for done, spec in enumerate(arms):
+        progress("answering prompts and questions", done, len(arms))
+        untrained, result = untrained_key(context, spec), trained.get(spec.remove)
+        with cut(context, spec) as removal:
+            if (known := store.answers(untrained)) is None or known.key != key:
+                store.save_answers(
+                    untrained, answers.answer(model, context.base.tokenizer, prompts)
+                )
+            if result is None:
+                continue
+            if (known := store.answers(result.cell)) is None or known.key != key:
+                folder = store.folder(result.cell) / "adapter"
+                with adapter.loaded(model, removal, context.base.identity, folder) as healed:
+                    found = answers.answer(healed, context.base.tokenizer, prompts)
+                store.save_answers(result.cell, found)
+    progress("answering prompts and questions", len(arms), len(arms))
 
 
 def _scanned(study: Study, context: Context, report: Reporter, locations: Locations) -> Study:

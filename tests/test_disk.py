@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from listening import TINY, Listener
 
-from pressft import disk, sweep
+from pressft import plan, sweep
 from pressft.errors import MissingError
 from pressft.model import tiny
 from pressft.study.locations import Locations
@@ -40,9 +40,9 @@ needs_mount = pytest.mark.skipif(not MOUNTABLE, reason="needs root and loop devi
 def test_a_study_that_would_fill_the_disk_is_not_started(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(disk, "ROOM", 2**60)
+    monkeypatch.setattr(plan, "DISK_ROOM", 2**60)
     with pytest.raises(MissingError, match=r"MiB free, and 2 trials may take [\d,]+: free some"):
-        disk.check(STUDY, tiny.model("tiny-llama"), tmp_path)
+        plan.check_disk(STUDY, tiny.model("tiny-llama"), tmp_path)
 
 
 @needs_mount
@@ -63,7 +63,7 @@ def test_a_read_only_file_system_is_named_before_anything_starts(volume: Path) -
 def test_a_disk_that_fills_up_while_training_stops_the_study_which_goes_on_later(
     volume: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(disk, "ROOM", 0)
+    monkeypatch.setattr(plan, "DISK_ROOM", 0)
     monkeypatch.setattr("pressft.training.loop.CHECKPOINT_S", 0.0)
     study = dataclasses.replace(STUDY, space={})
     locations = Locations(

@@ -32,7 +32,9 @@ def test_a_trial_has_the_curve_that_trainer_gave_it(
         monkeypatch.setattr(loss, "of", lambda _: None)
     result = trial.run_trial(prepare(spec, Store(tmp_path), nobody), spec)
     points = [(at, metrics) for at, metrics, _ in result.curve if "train/loss" in metrics]
-    scores = [(at, metrics["eval/loss"]) for at, metrics, _ in result.curve if "eval/loss" in metrics]
+    scores = [
+        (at, metrics["eval/loss"]) for at, metrics, _ in result.curve if "eval/loss" in metrics
+    ]
     assert [at for at, _ in points] == golden["tokens"]
     assert [at for at, _ in scores] == golden["validated"]
     rates = [metrics["train/learning_rate"] for _, metrics in points]
