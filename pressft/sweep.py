@@ -17,6 +17,7 @@ from pressft import compare, disk, scan
 from pressft._signals import Stopping
 from pressft.attempts import Attempts
 from pressft.context import Context, prepare
+from pressft.corpus import summary
 from pressft.errors import MissingError, RefusedError
 from pressft.model import base as models
 from pressft.progress import Reporter
@@ -100,7 +101,11 @@ def run(
     texts = prompts.load(study.prompts, study.questions)  # refuse before anything is started
     with _lock(locations, study.name), Stopping() as stopping:
         sweep = _open(study, report, locations, experiment)
-        sweep.ledger.describe(prompts=dataclasses.asdict(texts), environment=runs.environment())
+        sweep.ledger.describe(
+            prompts=dataclasses.asdict(texts),
+            environment=runs.environment(),
+            corpus_summary=dataclasses.asdict(summary.summary(sweep.context.text.corpus)),
+        )
         return sweep.run(stopping, crew, until)
 
 

@@ -12,8 +12,6 @@ from typing import Any
 
 import jinja2
 
-from pressft.corpus import load, summary
-from pressft.errors import PressftError
 from pressft.report import charts, figures, status, tables
 from pressft.report import finding as arms
 from pressft.report.charts import MARKS
@@ -209,23 +207,18 @@ def _importance(found: Stored) -> list[Table]:
     return [Table(caption, ("setting", "importance"), rows)]
 
 
-def _corpus(found: Stored) -> dict[str, Any]:
-    """Counts of the corpus, where it is still the one that was studied."""
-    try:
-        there = load.find(found.base.corpus)
-    except PressftError as error:
-        return {"table": None, "fault": str(error)}
-    if there.fingerprint != found.corpus.split("+")[0]:
-        fault = f"{found.base.corpus} has changed since: {there.fingerprint[:16]} now"
-        return {"table": None, "fault": fault}
-    counts = summary.summary(there)
+def _corpus(found: Stored) -> Table | None:
+    """The counts of the corpus, where they were kept with the study."""
+    counts = found.corpus_summary
+    if not counts:
+        return None
     rows = tuple(
-        (name, f"{size.articles:,}", f"{size.words:,}", f"{size.characters:,}")
-        for name, size in counts.splits.items()
+        (name, *(f"{size[unit]:,}" for unit in ("articles", "words", "characters")))
+        for name, size in counts["splits"].items()
     )
-    caption = f"{counts.used:,} articles, {counts.first or '?'} to {counts.last or '?'}, of "
-    caption += f"{', '.join(counts.newsrooms)}; {counts.duplicates} duplicates left out."
-    return {"table": Table(caption, ("split", "articles", "words", "characters"), rows)}
+    caption = f"{counts['used']:,} articles, {counts['first'] or '?'} to {counts['last'] or '?'}, "
+    caption += f"of {', '.join(counts['newsrooms'])}; {counts['duplicates']} duplicates left out."
+    return Table(caption, ("split", "articles", "words", "characters"), rows)
 
 
 def _facts(study: str, found: Stored) -> list[tuple[str, str]]:

@@ -117,7 +117,7 @@ class Ledger:
             study.set_user_attr("question", self.design.question)
 
     def describe(self, **facts: Mapping[str, Any]) -> None:
-        """Keep facts about the study in the storage: its prompts, its environment."""
+        """Keep facts about the study in the storage: its prompts, environment, corpus summary."""
         for name, fact in facts.items():
             self._study.set_user_attr(name, dict(fact))
 

@@ -17,7 +17,8 @@ from pressft.study.trials import Row, row_of
 @dataclass(frozen=True, slots=True)
 class Stored:
     """A study as its storage knows it: base spec, hashes of weights and corpus, trials; its
-    question, how many trials it asks for, what its models read, and where it was run."""
+    question, how many trials it asks for, its prompts, where it was run, and the counts of its
+    corpus (as `corpus.summary`; none in a study of an older version)."""
 
     base: TrialSpec
     weights: str
@@ -28,6 +29,7 @@ class Stored:
     asked: int
     prompts: Mapping[str, Any]
     environment: Mapping[str, Any]
+    corpus_summary: Mapping[str, Any]
 
     @property
     def varied(self) -> list[str]:
@@ -113,6 +115,7 @@ def read(name: str, address: str) -> Stored:
         asked=attrs.get("asked", 0),
         prompts=attrs.get("prompts", {}),
         environment=attrs.get("environment", {}),
+        corpus_summary=attrs.get("corpus_summary", {}),
     )
 
 

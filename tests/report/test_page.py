@@ -15,6 +15,7 @@ from markdown_it import MarkdownIt
 from studies import BASE, EVIL, fill, grid
 
 from pressft import _text, sweep
+from pressft.corpus import load, summary
 from pressft.report import figures, status, tables
 from pressft.report import page as report
 from pressft.report.charts import Point
@@ -130,7 +131,24 @@ def test_one_colour_and_one_mark_for_an_arm_throughout(page: str) -> None:
 def test_a_running_study_says_so(tmp_path: Path) -> None:
     locations = Locations(tmp_path)
     fill(grid(8), locations, leave=3)
-    assert "5 of 8 trials done, still running" in report.html("made", locations)
+    page = report.html("made", locations)
+    assert "5 of 8 trials done, still running" in page
+    assert "No counts of the corpus were kept with this study" in page
+
+
+def test_the_corpus_is_shown_as_the_study_kept_it_and_not_read_again(
+    page: str, monkeypatch: pytest.MonkeyPatch, locations: Locations
+) -> None:
+    (heading,) = parser.fromstring(page).xpath("//h2[.='The corpus']")
+    (table,) = heading.xpath("following::table[1]")
+    rows = [[cell.text_content() for cell in row] for row in table.xpath("./tbody/tr")]
+    sizes = summary.summary(load.find("invented")).splits
+    assert rows == [
+        [name, *(f"{n:,}" for n in (size.articles, size.words, size.characters))]
+        for name, size in sizes.items()
+    ]
+    monkeypatch.setattr(load, "find", None)  # nobody asks for it
+    report.html("made", locations)
 
 
 def test_colours_are_told_apart_by_colour_blind_readers() -> None:
