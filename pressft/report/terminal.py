@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def finding(found: Finding, *, as_json: bool) -> None:
-    """Print a study's tables and what is to be said of them, or all of it as JSON."""
+    """Print a study's tables and the lines below them, or all of it as JSON."""
     if as_json:
         typer.echo(json.dumps(found.as_json(), indent=2))
         return
@@ -31,7 +31,7 @@ def finding(found: Finding, *, as_json: bool) -> None:
 
 
 def status(found: Finding, progress: str, running: Sequence[Running], *, as_json: bool) -> None:
-    """Print how far a study is: its tables, and the trials at work."""
+    """Print how far a study is: its tables, and the running trials."""
     if as_json:
         trials = [dataclasses.asdict(trial) for trial in running]
         typer.echo(
@@ -40,18 +40,18 @@ def status(found: Finding, progress: str, running: Sequence[Running], *, as_json
         return
     finding(found, as_json=False)
     if running:
-        Console().print(_table(_at_work(running)))
+        Console().print(_table(_running(running)))
     typer.echo(progress)
 
 
 def live(found: Finding, progress: str, running: Sequence[Running]) -> Group:
-    """The first table, the trials at work and the progress, to be drawn again and again."""
+    """The first table, the running trials and the progress, to be drawn again and again."""
     parts = [_table(tables.of(found)[0])] if found.arms else []
-    parts += [_table(_at_work(running))] if running else []
+    parts += [_table(_running(running))] if running else []
     return Group(*parts, progress)
 
 
-def _at_work(running: Sequence[Running]) -> tables.Table:
+def _running(running: Sequence[Running]) -> tables.Table:
     rows = tuple(
         (
             str(trial.number),
@@ -63,7 +63,9 @@ def _at_work(running: Sequence[Running]) -> tables.Table:
         for trial in running
     )
     header = ("trial", "arm", "worker", "tokens", "validation")
-    return tables.Table("At work, as of the last validation; loss in nats a token.", header, rows)
+    return tables.Table(
+        "Running trials, as of the last validation; loss in nats per token.", header, rows
+    )
 
 
 def _table(table: tables.Table) -> Table:
@@ -77,7 +79,8 @@ def _table(table: tables.Table) -> Table:
 
 
 def scan(found: Scan, *, as_json: bool) -> None:
-    """Print a row a layer: perplexity without it, without each half, and the cheap criteria."""
+    """Print a row a layer: perplexity without it, without each half, and the criteria that need no
+    evaluation."""
     if as_json:
         typer.echo(json.dumps(found.as_json(), indent=2))
         return
@@ -105,11 +108,11 @@ def scan(found: Scan, *, as_json: bool) -> None:
     for cut in sorted(found.kind("blocks"), key=lambda cut: cut.score.loss)[:3]:
         typer.echo(f"without {cut.remove}: {tables.number(cut.score.perplexity)}")
     ranks = ", ".join(f"{name} {value:.2f}" for name, value in found.correlations().items())
-    typer.echo(f"* the cheapest; rank correlation with the perplexity: {ranks}")
+    typer.echo(f"* lowest perplexity; rank correlation with the perplexity: {ranks}")
 
 
 def forecast(found: "Forecast", *, as_json: bool) -> None:
-    """Print what a sweep would do: its cells, and what each arm takes."""
+    """Print what a sweep would do: its trials, and the time of each arm."""
     if as_json:
         typer.echo(json.dumps(dataclasses.asdict(found) | {"seconds": found.seconds}, indent=2))
         return
@@ -132,7 +135,7 @@ def forecast(found: "Forecast", *, as_json: bool) -> None:
 
 
 def _duration(seconds: float) -> str:
-    """For people: 40 s, 12 min, 3.5 h."""
+    """A time as text: 40 s, 12 min, 3.5 h."""
     if seconds < 100:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
