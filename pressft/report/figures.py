@@ -12,7 +12,7 @@ from pathlib import Path
 from pressft.report import finding as arms
 from pressft.report.finding import Arm, Finding
 from pressft.report.status import Look
-from pressft.report.tables import interval, number, short
+from pressft.report.tables import interval, number
 from pressft.spec import WHOLE
 from pressft.study import scans
 from pressft.study.trials import Row
@@ -35,6 +35,11 @@ class Style:
     name: str
     label: str
 
+    @property
+    def entry(self) -> str:
+        """What the legend says of it."""
+        return "all others" if self.name == "other" else self.label
+
 
 @dataclass(frozen=True, slots=True)
 class Point:
@@ -43,7 +48,7 @@ class Point:
     x: float
     y: float
     text: str = ""
-    ends: tuple[float, float] | None = None
+    ends: Sequence[float] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +113,12 @@ def styles(finding: Finding) -> dict[str, Style]:
         cut.sort(key=lambda arm: arm.trained.validation if arm.trained else math.inf)
         cut = cut[: N_STYLES - 1]
     names = {arm.arm: f"a{place}" for place, arm in enumerate(cut, 1)} | {WHOLE: "a0"}
-    return {arm.arm: Style(names.get(arm.arm, "other"), arm.label) for arm in finding.arms}
+    return {arm.arm: Style(names.get(arm.arm, "other"), _label(arm)) for arm in finding.arms}
+
+
+def _label(arm: Arm) -> str:
+    """The label of an arm that is not below a heading: a bare number is a layer."""
+    return f"layer {arm.label}" if arm.label.isdigit() else arm.label
 
 
 def learning(seen: Look, looks: Mapping[str, Style]) -> Iterator[Figure]:
@@ -138,7 +148,7 @@ def _apart(finding: Finding, rows: Sequence[Row]) -> tuple[set[str], list[str]]:
         near = {arm for arm in near if arm not in losses}
         near |= {arm for arm, loss in losses.items() if loss <= limit}
     shown = starts.keys() | ends.keys()
-    return near, [arm.label for arm in finding.arms if arm.arm in shown - near]
+    return near, [_label(arm) for arm in finding.arms if arm.arm in shown - near]
 
 
 def _early(rows: Sequence[Row], near: set[str], looks: Mapping[str, Style]) -> Iterator[Series]:
@@ -214,67 +224,51 @@ def _levels(finding: Finding) -> dict[str, float]:
 
 def settings(seen: Look, looks: Mapping[str, Style]) -> Iterator[Figure]:
     """Validation loss against each setting that was varied."""
-    rows = seen.found.rows
+    rows = [row for row in seen.found.rows if row.value is not None and row.arm in looks]
     early = any(row.state == "pruned" for row in rows)
     note = "; hollow: ended early, at its last loss." if early else "."
     for name in seen.found.varied:
         words = name.replace("_", " ")
-        series = [
-            _trial(row, name, float(value), looks[row.arm])
-            for row in rows
-            if isinstance(value := row.params.get(name), int | float) and row.arm in looks
-        ]
+        series = [part for row in rows for part in _trial(row, name, looks[row.arm])]
         values = sorted({point.x for part in series for point in part.points})
         log = bool(values) and 0 < 3 * values[0] < values[-1]
         axis = Axis(words, log, values if len(values) <= MAX_TICKS else ())
-        title = f"Validation loss by {words}"
         caption = f"Validation loss against {words}, every trial{note}"
-        yield Figure(title, caption, series, axis, Axis("nats per token"))
+        yield Figure(f"Validation loss by {words}", caption, series, axis, Axis("nats per token"))
 
 
-def _trial(row: Row, name: str, value: float, style: Style) -> Series:
-    """The validation loss of a trial, if it has one, at its value of a setting."""
-    if row.value is None:
-        return Series(style, ())
-    early = row.state == "pruned"
-    text = f"{style.label}, {name} {value:g}: {row.value:.3f} nats per token"
-    text += ", ended early" if early else ""
-    return Series(style, [Point(value, row.value, text)], hollow=early)
+def _trial(row: Row, name: str, style: Style) -> Iterator[Series]:
+    """The validation loss of a trial at its value of a setting, where that is a number."""
+    x, y, early = row.params.get(name), row.value or 0.0, row.state == "pruned"
+    if isinstance(x, int | float):
+        text = f"{style.label}, {name.replace('_', ' ')} {x:g}: {y:.3f} nats per token"
+        text += ", ended early" if early else ""
+        yield Series(style, [Point(float(x), y, text)], hollow=early)
 
 
 def trade_offs(seen: Look, looks: Mapping[str, Style]) -> Iterator[Figure]:
-    """Test perplexity against the size of the model, and against its speed."""
-    sizes, speeds = {}, {}
-    for arm in seen.finding.arms:
-        if not arm.trained:
-            continue
-        perplexity = arm.trained.score.perplexity
-        text = f"{arm.label}: {short(arm.parameters)} parameters, {number(perplexity)}"
-        sizes[arm.arm] = Point(arm.parameters / 1e6, perplexity, text)
-        if arm.cost:
-            speed = arm.cost.tokens_per_second
-            text = f"{arm.label}: {speed:.1f} tokens/s, {number(perplexity)}"
-            speeds[arm.arm] = Point(speed, perplexity, text)
-    caption = "Test perplexity, trained, against {}; " + PARETO
-    if len({point.x for point in sizes.values()}) > 1:
-        series, axis = _trade_off(sizes, looks, sign=1), Axis("parameters, millions")
-        said = caption.format("the number of parameters left")
-        yield Figure("Perplexity by size", said, series, axis, Axis("perplexity", log=True))
-    if speeds:
-        series, axis = _trade_off(speeds, looks, sign=-1), Axis("generated tokens per second")
-        said = caption.format("the speed of generation")
-        yield Figure("Perplexity by speed", said, series, axis, Axis("perplexity", log=True))
-
-
-def _trade_off(
-    placed: Mapping[str, Point], looks: Mapping[str, Style], *, sign: int
-) -> list[Series]:
-    """The Pareto front, and a mark an arm, the whole model last."""
-    front = Series(
-        Style("front", "Pareto front"), pareto([*placed.values()], sign=sign), True, False
-    )
-    ordered = sorted(placed, key=lambda arm: looks[arm].name, reverse=True)
-    return [front, *(Series(looks[arm], [placed[arm]]) for arm in ordered)]
+    """Test perplexity against the size of the model, and against its speed, where they differ."""
+    trained = [arm for arm in seen.finding.arms if arm.trained]
+    sizes = {arm.arm: arm.parameters / 1e6 for arm in trained}
+    speeds = {arm.arm: arm.cost.tokens_per_second for arm in trained if arm.cost}
+    for sign, name, places, unit, said in (
+        (1, "size", sizes, "million parameters", "the number of parameters left"),
+        (-1, "speed", speeds, "generated tokens per second", "the speed of generation"),
+    ):
+        points = {}
+        for arm in trained:
+            if arm.trained and arm.arm in places:
+                x, y = places[arm.arm], arm.trained.score.perplexity
+                text = f"{looks[arm.arm].label}: {x:.4g} {unit}, perplexity {number(y)}"
+                points[arm.arm] = Point(x, y, text)
+        front = pareto([*points.values()], sign=sign)
+        series = [Series(Style("front", "Pareto front"), front, line=True, marks=False)]
+        ordered = sorted(points, key=lambda name: looks[name].name, reverse=True)
+        series += [Series(looks[arm_name], [points[arm_name]]) for arm_name in ordered]
+        if len({*places.values()}) > 1:
+            caption = f"Test perplexity, trained, against {said}; {PARETO}"
+            axes = Axis(unit), Axis("perplexity", log=True)
+            yield Figure(f"Perplexity by {name}", caption, series, *axes)
 
 
 def pareto(points: Sequence[Point], *, sign: int) -> list[Point]:

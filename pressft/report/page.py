@@ -66,7 +66,7 @@ def page(study: str, seen: Look, locations: Locations) -> str:
             remarks=tables.remarks(finding),
             colours=drawing.COLOURS,
             marks=drawing.marks(),
-            legend={style.name: style.label for style in looks.values()},
+            legend={style.name: style.entry for style in looks.values()},
             sections=list(_sections(seen, looks, locations)),
             svg=drawing.for_page,
             forgotten=tables.forgetting(finding.arms)

@@ -114,6 +114,16 @@ def test_a_figure_is_the_same_file_whatever_the_settings_of_the_user() -> None:
     assert not re.search(r"20\d\d-\d\d", text)
 
 
+def test_a_file_has_a_legend_with_each_style_once() -> None:
+    styles = [Style("other", "layer 3"), Style("other", "layer 4"), Style("a0", "none")]
+    series = [Series(style, [Point(1, 2)], hollow=hollow) for style in styles for hollow in (0, 1)]
+    made = Figure("Made up", "", series, Axis("x"), Axis("y"))
+    text = files(made)["made-up.svg"].decode()
+    assert re.findall(r">(none|layer \d|all others)</text>", text) == ["none", "all others"]
+    legend = text[text.index('id="legend') :]
+    assert "fill: #ffffff" not in legend[legend.index("<use") :]  # the filled mark
+
+
 def test_whoever_only_looks_does_not_wait_for_matplotlib() -> None:
     code = "import sys, pressft.report.page, pressft.report.terminal; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
