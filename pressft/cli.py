@@ -174,7 +174,7 @@ def status(
     storage: Storage = None,
     as_json: Json = False,
 ) -> None:
-    """Show the table of a study, as far as it is, and the trials at work."""
+    """Show the table of a study, as far as it is, and the running trials."""
     from pressft.report import status as room
     from pressft.report import terminal
 
