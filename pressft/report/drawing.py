@@ -118,7 +118,7 @@ def _lighten(element: ElementTree.Element) -> None:
     if style := element.attrib.get("style"):
         style = re.sub(r"font-[^;]*; ", "", style)
         colours = {colour: f"var(--{name})" for name, colour in LIGHT.items()}
-        element.attrib["style"] = re.sub("#[0-9a-f]{6}", lambda found: colours[found[0]], style)
+        element.attrib["style"] = re.sub("#[0-9a-f]{6}", lambda m: colours.get(m[0], m[0]), style)
 
 
 def _entitle(group: ElementTree.Element, name: str, texts: Sequence[str]) -> None:
@@ -258,7 +258,7 @@ class _Drawing:
                 name if part.marks else "",
                 linestyle=line if part.line else "none",
                 linewidth=1.0 if part.faint else THIN.get(name, 2.0),
-                alpha=0.3 if part.faint else None,
+                alpha=0.3 if part.faint and not part.marks else None,
                 label=part.style.entry,
             )
 

@@ -225,25 +225,23 @@ def _levels(finding: Finding) -> dict[str, float]:
 def settings(seen: Look, looks: Mapping[str, Style]) -> Iterator[Figure]:
     """Validation loss against each setting that was varied."""
     rows = [row for row in seen.found.rows if row.value is not None and row.arm in looks]
-    early = any(row.state == "pruned" for row in rows)
-    note = "; hollow: ended early, at its last loss." if early else "."
+    note = "; hollow: ended early, at its last loss" * any(row.state == "pruned" for row in rows)
     for name in seen.found.varied:
         words = name.replace("_", " ")
-        series = [part for row in rows for part in _trial(row, name, looks[row.arm])]
-        values = sorted({point.x for part in series for point in part.points})
+        groups: dict[tuple[str, bool], list[Point]] = {}
+        for row in rows:
+            x, y, early = row.params.get(name), row.value, row.state == "pruned"
+            if isinstance(x, int | float) and y is not None:
+                text = f"{looks[row.arm].label}, {words} {x:g}: {y:.3f} nats per token"
+                point = Point(float(x), y, text + ", ended early" * early)
+                groups.setdefault((row.arm, early), []).append(point)
+        series = [Series(looks[arm], points, hollow=e) for (arm, e), points in groups.items()]
+        series.sort(key=lambda part: part.style.name, reverse=True)
+        values = sorted({point.x for points in groups.values() for point in points})
         log = bool(values) and 0 < 3 * values[0] < values[-1]
         axis = Axis(words, log, values if len(values) <= MAX_TICKS else ())
-        caption = f"Validation loss against {words}, every trial{note}"
+        caption = f"Validation loss against {words}, every trial{note}."
         yield Figure(f"Validation loss by {words}", caption, series, axis, Axis("nats per token"))
-
-
-def _trial(row: Row, name: str, style: Style) -> Iterator[Series]:
-    """The validation loss of a trial at its value of a setting, where that is a number."""
-    x, y, early = row.params.get(name), row.value or 0.0, row.state == "pruned"
-    if isinstance(x, int | float):
-        text = f"{style.label}, {name.replace('_', ' ')} {x:g}: {y:.3f} nats per token"
-        text += ", ended early" if early else ""
-        yield Series(style, [Point(float(x), y, text)], hollow=early)
 
 
 def trade_offs(seen: Look, looks: Mapping[str, Style]) -> Iterator[Figure]:
