@@ -25,7 +25,7 @@ MAX_MARKED = 12  # points of a curve that has marks
 MAX_TICKS = 6  # values of a setting that are all labelled
 NARROW = 12  # removed layers that a figure of half the page has space for
 CURVES = {"train/loss": "Training loss", "eval/loss": "Validation loss"}
-PARETO = "the line joins the arms that no other arm beats in both."
+PARETO = "The line joins the arms that no other arm beats in both."
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +124,7 @@ def _label(arm: Arm) -> str:
 def learning(seen: Look, looks: Mapping[str, Style]) -> Iterator[Figure]:
     """Training and validation loss over tokens."""
     near, far = _apart(seen.finding, seen.found.rows)
-    caption = "{} over tokens: the best trial of each arm strong, others faint."
+    caption = "{} over tokens: the best trial of each arm in full colour, the others faint."
     caption += f" Left out, far above the others: {', '.join(far)}." if far else ""
     for metric, title in CURVES.items():
         series = [*_curves(seen, near, looks, metric)]
@@ -188,18 +188,18 @@ def layers(seen: Look, looks: Mapping[str, Style], root: Path) -> Iterator[Figur
     if not single:
         return
     series = [part for arm in single for part in _layer(arm, looks[arm.arm])]
-    caption = "Test perplexity by removed layer: hollow untrained, filled trained with its interval"
-    caption += "; dashed the whole model"
+    caption = "Test perplexity by removed layer. Hollow: untrained. Filled: trained, with its 95% "
+    caption += "interval. Dashed: the whole model."
     if scan := scans.find(root, found.weights, found.corpus.split("+")[0]):
         points = [Point(int(cut.remove), cut.score.perplexity) for cut in scan.kind("layers")]
         scanned = Style("scan", "scan of validation text")
         series = [Series(scanned, points, line=True, marks=False), *series]
-        caption += "; dotted the scan of validation text"
+        caption += " Dotted: a scan of validation text, untrained."
     top = TOP * statistics.median(arm.untrained.perplexity for arm in single)
     numbers = sorted({point.x for part in series for point in part.points})
     x, y = Axis("removed layer", ticks=numbers), Axis("perplexity", log=True, top=top)
     levels, wide = _levels(seen.finding), len(numbers) > NARROW
-    yield Figure("Perplexity by removed layer", f"{caption}.", series, x, y, levels, wide)
+    yield Figure("Perplexity by removed layer", caption, series, x, y, levels, wide)
 
 
 def _layer(arm: Arm, style: Style) -> Iterator[Series]:
@@ -225,7 +225,7 @@ def _levels(finding: Finding) -> dict[str, float]:
 def settings(seen: Look, looks: Mapping[str, Style]) -> Iterator[Figure]:
     """Validation loss against each setting that was varied."""
     rows = [row for row in seen.found.rows if row.value is not None and row.arm in looks]
-    note = "; hollow: ended early, at its last loss" * any(row.state == "pruned" for row in rows)
+    note = " Hollow: ended early, at its last loss." * any(row.state == "pruned" for row in rows)
     for name in seen.found.varied:
         words = name.replace("_", " ")
         groups: dict[tuple[str, bool], list[Point]] = {}
@@ -240,7 +240,7 @@ def settings(seen: Look, looks: Mapping[str, Style]) -> Iterator[Figure]:
         values = sorted({point.x for points in groups.values() for point in points})
         log = bool(values) and 0 < 3 * values[0] < values[-1]
         axis = Axis(words, log, values if len(values) <= MAX_TICKS else ())
-        caption = f"Validation loss against {words}, every trial{note}."
+        caption = f"Validation loss against {words}, every trial.{note}"
         yield Figure(f"Validation loss by {words}", caption, series, axis, Axis("nats per token"))
 
 
@@ -264,7 +264,7 @@ def trade_offs(seen: Look, looks: Mapping[str, Style]) -> Iterator[Figure]:
         ordered = sorted(points, key=lambda name: looks[name].name, reverse=True)
         series += [Series(looks[arm_name], [points[arm_name]]) for arm_name in ordered]
         if len({*places.values()}) > 1:
-            caption = f"Test perplexity, trained, against {said}; {PARETO}"
+            caption = f"Test perplexity, trained, against {said}. {PARETO}"
             axes = Axis(unit), Axis("perplexity", log=True)
             yield Figure(f"Perplexity by {name}", caption, series, *axes)
 

@@ -50,7 +50,7 @@ def page(study: str, seen: Look, locations: Locations) -> str:
     """The report of a study that has been read already."""
     from pressft.report import drawing  # matplotlib, which whoever only looks does not wait for
 
-    found, done, finding = seen.found, seen.trials, seen.finding
+    found, finding = seen.found, seen.finding
     looks = figures.styles(finding)
     read = any(arm.answers for arm in finding.arms)
     return (
@@ -73,7 +73,7 @@ def page(study: str, seen: Look, locations: Locations) -> str:
             if any(a.general for a in finding.arms)
             else None,
             answers=tables.answers_by_arm(finding.arms) if read else None,
-            texts=list(_texts(found, _coloured(finding, looks), done, Store(locations.root))),
+            texts=list(_texts(seen, looks, Store(locations.root))),
             corpus=_corpus(found),
             facts=_facts(study, found),
             written=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
@@ -156,14 +156,11 @@ def _environment() -> jinja2.Environment:
     )
 
 
-def _coloured(finding: Finding, looks: Mapping[str, Style]) -> list[Arm]:
-    return [arm for arm in finding.arms if looks[arm.arm].name != "other"]
-
-
-def _texts(
-    found: Stored, rows: Sequence[Arm], done: Mapping[str, Sequence[Done]], store: Store
-) -> Iterator[dict[str, Any]]:
-    """Continuations side by side: of the study's prompts, or of the first validation texts."""
+def _texts(seen: Look, looks: Mapping[str, Style], store: Store) -> Iterator[dict[str, Any]]:
+    """Continuations side by side, of the arms with a style of their own: of the study's prompts, or
+    of the first validation texts."""
+    found, done = seen.found, seen.trials
+    rows = [arm for arm in seen.finding.arms if looks[arm.arm].name != "other"]
     whole = next((arm for arm in rows if arm.arm == WHOLE), None)
     prompts = found.prompts.get("prompts", ())
     for arm in rows:
@@ -181,7 +178,7 @@ def _texts(
         texts = [{side: sides[side][i] for side in sides} for i in range(min(n, MAX_TEXTS))]
         shown = prompts or [""] * len(texts)
         yield {
-            "label": arm.label,
+            "label": looks[arm.arm].label,
             "sides": list(sides),
             "rows": [{"prompt": p, "texts": r} for p, r in zip(shown, texts, strict=False)],
         }
