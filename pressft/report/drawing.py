@@ -175,11 +175,12 @@ class _Drawing:
     of the group: its classes, its mark and a number."""
 
     def __init__(self, figure: Figure, *, wide: bool) -> None:
-        self.figure, self.letter = figure, WIDE_LETTER if wide else LETTER
+        self.figure, self.shown = figure, figure.shown
+        self.letter = WIDE_LETTER if wide else LETTER
         self.texts: dict[str, list[str]] = {}
         width = WIDTH * (2 if wide else 1)
         self.canvas = Canvas(figsize=(width / 72, HEIGHT / 72), dpi=72)
-        points = [point for part in figure.shown for point in part.points if part.marks]
+        points = [point for part in self.shown for point in part.points if part.marks]
         right = width - (LEVEL_WIDTH if figure.levels else RIGHT)
         top = HEIGHT - TOP - (2 * ROW if any(p.y > figure.y.top for p in points) else 0)
         box = (LEFT / width, BOTTOM / HEIGHT, (right - LEFT) / width, (top - BOTTOM) / HEIGHT)
@@ -188,7 +189,7 @@ class _Drawing:
         self.label_x((right + LEFT) / 2 / width)
         self.label_y(18 / width, (top + BOTTOM) / 2 / HEIGHT)
         self.levels()
-        for part in figure.shown:
+        for part in self.shown:
             self.series(part)
         self.arrows(hollow=False, rise=12)
         self.arrows(hollow=True, rise=12 + ROW)
@@ -196,7 +197,7 @@ class _Drawing:
     def scale(self) -> None:
         """Fix the limits of both axes around all that is not too high for them."""
         axes, x, y = self.axes, self.figure.x, self.figure.y
-        points = [point for part in self.figure.shown for point in part.points]
+        points = [point for part in self.shown for point in part.points]
         heights = [h for p in points for h in (p.y, *p.ends)] + [*self.figure.levels.values()]
         heights = [height for height in heights if y.fits(height)]
         heights = [height for height in heights if height <= y.top] or heights
@@ -279,7 +280,7 @@ class _Drawing:
         high, edge = self.axes.get_ylim()[1], self.axes.get_window_extent().x1
         upper = self.axes.get_xaxis_transform()
         raised = offset_copy(upper, self.canvas, y=rise, units="points")
-        parts = [part for part in self.figure.shown if part.marks and part.hollow == hollow]
+        parts = [part for part in self.shown if part.marks and part.hollow == hollow]
         found = [(p.x, p, part) for part in parts for p in part.points if p.y > high]
         found.sort(key=lambda item: item[0])
         edges, free = [*(self.across(x) for x, _, _ in found[1:]), edge], 0.0

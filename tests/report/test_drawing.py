@@ -129,6 +129,7 @@ def test_whoever_only_looks_does_not_wait_for_matplotlib() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "pressft.report.figures" in done.stdout.split()
     assert "matplotlib" not in done.stdout.split()
+    assert "pressft.corpus.load" not in done.stdout.split()  # a report reads no corpus
 
 
 def test_every_mark_is_drawn_around_its_place() -> None:
