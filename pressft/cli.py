@@ -208,36 +208,52 @@ def _watch(study: str, locations: Locations) -> None:
 def report(
     study: StudyName,
     output: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", help=".html, .md or .csv; default: STUDY.html"),
+        str | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="PATH",
+            help=".html, .md or .csv; a folder, DIR/: figures and tables; default: STUDY.html",
+        ),
     ] = None,
     storage: Storage = None,
     as_json: Json = False,
 ) -> None:
-    """Write the page that answers a study's question, also while it is still running."""
+    """Write the page that answers a study's question, or its figures and tables for a paper, also
+    while the study is running."""
     from pressft._files import write_atomically
     from pressft.report import page as room
     from pressft.report import status, tables
 
     locations = Locations(ROOT, storage)
-    path = output or Path(f"{study}.html")
+    path = Path(output or f"{study}.html")
     forms = {
         ".html": lambda: room.html(study, locations),
         ".md": lambda: tables.markdown(status.finding(study, locations)),
         ".csv": lambda: tables.as_csv(status.finding(study, locations)),
     }
-    if path.suffix not in forms:
-        raise UsageError(f"{path}: choose a name that ends in {', '.join(forms)}")
-    text = forms[path.suffix]()
+    is_folder = path.is_dir() or str(output).endswith("/")
+    if not is_folder and path.suffix not in forms:
+        names = ", ".join(forms)
+        raise UsageError(f"{path}: choose a name that ends in {names}, or in / for a folder")
+    status.find(study, locations)  # found missing before a folder is made
+    written = []
     try:
-        write_atomically(path, text)
+        if is_folder:
+            path.mkdir(parents=True, exist_ok=True)
+            files = room.files(study, locations)
+        else:
+            files = iter([("", forms[path.suffix]().encode())])
+        for name, content in files:
+            write_atomically(path / name, content)
+            written.append(str(path / name))
     except OSError as error:
         raise MissingError(f"{path}: {error.strerror}") from error
     if as_json:
         found = status.finding(study, locations).as_json()
-        typer.echo(json.dumps({"file": str(path)} | found, indent=2))
+        typer.echo(json.dumps({"file": str(path), "files": written} | found, indent=2))
     else:
-        typer.echo(path)
+        typer.echo("\n".join(written))
 
 
 @app.command()

@@ -19,6 +19,7 @@ from pressft._assets import Progress
 from pressft._files import digest, disk_trouble
 from pressft._signals import Stopped, Stopping
 from pressft.context import Context, prepare
+from pressft.corpus.summary import summary as corpus_summary
 from pressft.errors import MissingError, PressftError, RefusedError
 from pressft.evaluation import answers, cost
 from pressft.model import adapter
@@ -94,7 +95,11 @@ def run(
     texts = prompts.load(study.prompts, study.questions)  # refuse before anything is started
     with _lock(locations, study.name), Stopping() as stopping:
         sweep = _open(study, report, locations)
-        facts = {"prompts": dataclasses.asdict(texts), "environment": runs.environment()}
+        facts = {
+            "prompts": dataclasses.asdict(texts),
+            "environment": runs.environment(),
+            "corpus_summary": dataclasses.asdict(corpus_summary(sweep.context.text.corpus)),
+        }
         sweep.ledger.describe(facts)
         return sweep.run(stopping, pool, until)
 
@@ -287,10 +292,11 @@ class Sweep:
         try:
             if left := self.sync.flush():
                 raise AwayError(f"MLflow has not taken {left} runs")
-            seen = status.look(self.study.name, self.locations)
-            sync.study(self.tracker, seen, self.context.store)
-            self.summarized = -1
-            self.summarize()
+            with self.sync.paused():  # matplotlib draws in one thread at a time
+                seen = status.look(self.study.name, self.locations)
+                sync.study(self.tracker, seen, self.context.store)
+                self.summarized = -1
+                self.summarize()
         except (AwayError, GoneError, RejectedError) as error:
             self.report.say(
                 f"{error}: the next start writes what it lacks, and so does `pressft doctor --fix`"

@@ -4,7 +4,7 @@ import dataclasses
 import json
 import random
 
-from pressft.corpus import load
+from pressft.corpus import load, summary
 from pressft.score import Score, total
 from pressft.spec import Removal, TrialSpec, resolve
 from pressft.study.ledger import Ledger
@@ -47,11 +47,13 @@ def fill(study: Study, locations: Locations, *, leave: int = 0, rich: bool = Fal
     """Results for all but `leave` trials of a study, without training them; a `rich` one has all
     that a study can have: general text, readings, costs, a scan, trials ended early."""
     source, store = random.Random(0), Store(locations.root)
-    fingerprint = load.find("invented").fingerprint if rich else "c"
+    corpus = load.find("invented")
+    fingerprint = corpus.fingerprint if rich else "c"
     ledger = Ledger(study, locations.storage, {"weights": "w", "corpus": fingerprint})
     texts = Prompts((EVIL, "The harbour"), (Question(EVIL, "42"),)) if rich else Prompts()
     environment = {"command": "pressft sweep x.py", "commit": "none"}
     facts = {"prompts": dataclasses.asdict(texts), "environment": environment}
+    facts |= {"corpus_summary": dataclasses.asdict(summary.summary(corpus))} if rich else {}
     ledger.describe(facts | {"environment-e": environment})
     n_layers = max(4, len(study.arms()) - 1)
 

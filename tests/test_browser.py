@@ -226,7 +226,7 @@ def test_the_report_opens_in_mlflows_viewer_without_script_errors(
     until(browser, "return document.querySelector('iframe')", "the report's frame")
     browser.switch_to.frame(browser.find_element(By.TAG_NAME, "iframe"))
     finding = "return (document.querySelector('.finding') || {}).textContent"
-    assert until(browser, finding, "the finding").startswith("Without layer 2 the model reaches")
+    assert until(browser, finding, "the finding").startswith("With layer 2 removed")
     browser.find_element(By.CSS_SELECTOR, "[data-chart]:has([data-tip])").send_keys(Keys.RIGHT)
     assert browser.find_element(By.CSS_SELECTOR, "[role=status]").text  # its script runs
     browser.switch_to.default_content()

@@ -207,6 +207,41 @@ def test_a_report_says_what_it_wrote(pressft: Run, studied: Path) -> None:
     assert pressft("report", "made", "-o", "no/x.csv").code == 5
 
 
+def test_a_report_to_a_folder_is_figures_and_tables_for_a_paper(
+    pressft: Run, studied: Path
+) -> None:
+    done = pressft("report", "made", "-o", "paper/first/")
+    assert done.code == 0, done.err
+    folder = studied / "paper" / "first"
+    assert done.out.split() == [f"paper/first/{name}" for name in names(done.out)]
+    assert {path.name for path in folder.iterdir()} == set(names(done.out))
+    figures = ("training-loss", "validation-loss", "perplexity-by-removed-layer")
+    expected = {f"{name}.{form}" for name in figures for form in ("svg", "pdf", "png")}
+    assert expected | {"tables.md", "arms.csv"} <= set(names(done.out))
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    again = json.loads(pressft("report", "made", "-o", "paper/first", "--json").out)
+    assert again["file"] == "paper/first"  # it is a folder by now
+    assert len(again["files"]) == len(before)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    assert before["tables.md"].startswith(b"Perplexity on the test split")
+    assert before["training-loss.svg"].startswith(b"<?xml")
+    assert before["training-loss.pdf"].startswith(b"%PDF")
+    assert before["training-loss.png"].startswith(b"\x89PNG")
+
+
+def names(out: str) -> list[str]:
+    return [Path(line).name for line in out.split()]
+
+
+def test_a_folder_that_cannot_be_written_is_told(pressft: Run, studied: Path) -> None:
+    (studied / "file").write_text("")
+    done = pressft("report", "made", "-o", "file/")
+    assert (done.code, done.err.count("\n")) == (5, 1)
+    assert "file: " in done.err
+    assert pressft("report", "mad", "-o", "new/").code == 2
+    assert not (studied / "new").exists()
+
+
 @pytest.mark.parametrize(
     ("words", "completed"),
     [("pressft sta", "status"), ("pressft status ma", "made"), ("pressft run --ra", "--rank")],

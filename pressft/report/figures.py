@@ -1,86 +1,141 @@
-"""A study's charts: its finding and its trials, one look an arm on the whole page."""
+"""The figures of a study's report as data: what is plotted on which axes, and its caption.
+
+An arm has one style, a colour and a mark, in all of them; drawing them is left to `drawing`.
+"""
 
 import math
 import statistics
-from collections.abc import Container, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from pressft.report import charts
 from pressft.report import finding as arms
-from pressft.report.charts import MARKS, Axis, Level, Point, Series
-from pressft.report.finding import Arm, Done, Finding
-from pressft.report.tables import interval, number, short
+from pressft.report.finding import Arm, Finding
+from pressft.report.status import Look
+from pressft.report.tables import interval, number
 from pressft.spec import WHOLE
 from pressft.study import scans
-from pressft.study.reader import Stored
 from pressft.study.trials import Trial
 
-N_COLOURS = 7  # arms with a colour of their own; the others are grey
+N_STYLES = 7  # the whole model and the best six arms; the others are grey
 TOP = 4  # times the median untrained perplexity: above, a layer is an arrow with a number
-FAR = 1.0  # nats a token above the best: it would press all others flat
+FAR = 1.0  # nats per token above the best: it would press all others flat
 MAX_FAINT = 60  # curves behind the best ones
-NARROW = 12  # removed layers that a chart of half the page has room for
+MAX_MARKED = 12  # points of a curve that has marks
+MAX_TICKS = 6  # values of a setting that are all labelled
+NARROW = 12  # removed layers that a figure of half the page has space for
 CURVES = {"train/loss": "Training loss", "eval/loss": "Validation loss"}
+PARETO = "The line joins the arms that no other arm beats in both."
 
 
 @dataclass(frozen=True, slots=True)
 class Style:
-    """How an arm looks on the whole page. What is drawn last stands in front: by class backwards,
-    `other` first and the whole model last."""
+    """How an arm looks: `name` is `a0` (whole model) to `a6`, or `other`, `scan`, `front`."""
 
-    css: str
-    mark: str
+    name: str
     label: str
+
+    @property
+    def entry(self) -> str:
+        """What the legend says of it."""
+        return "all others" if self.name == "other" else self.label
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """A place, its hover text, and the ends of its 95% interval where it has one."""
+
+    x: float
+    y: float
+    text: str = ""
+    ends: Sequence[float] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """Points of one style, joined by a line, marked, or both; marks are filled unless `hollow`."""
+
+    style: Style
+    points: Sequence[Point]
+    line: bool = False
+    marks: bool = True
+    hollow: bool = False
+    faint: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Axis:
+    """A label and a scale; `ticks` are chosen unless given. What lies above `top` is an arrow at
+    the upper edge, with its value."""
+
+    label: str
+    log: bool = False
+    ticks: Sequence[float] = ()
+    top: float = math.inf
+
+    def fits(self, value: float) -> bool:
+        """Whether the scale can show a value."""
+        return math.isfinite(value) and (value > 0 or not self.log)
 
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """A chart and what it shows; `narrow` is the same for a phone, where `svg` is twice as wide."""
+    """Series on two axes, with horizontal lines at labelled `levels`. A `wide` one takes the width
+    of the page. Points that the axes cannot show are left out."""
 
+    title: str
     caption: str
-    svg: str
-    narrow: str = ""
+    series: Sequence[Series]
+    x: Axis
+    y: Axis
+    levels: Mapping[str, float] = field(default_factory=dict)
+    wide: bool = False
+
+    @property
+    def name(self) -> str:
+        """The title as the name of a file."""
+        return self.title.lower().replace(" ", "-")
+
+    @property
+    def shown(self) -> list[Series]:
+        """The series that have something to show."""
+        kept = [
+            replace(s, points=[p for p in s.points if self.x.fits(p.x) and self.y.fits(p.y)])
+            for s in self.series
+        ]
+        return [series for series in kept if series.points]
 
 
 def styles(finding: Finding) -> dict[str, Style]:
-    """The whole model and the best cuts have colours of their own, by rank of validation."""
-    rows = list(finding.arms)
-    ranked = sorted(
-        (row for row in rows if row.arm != WHOLE),
-        key=lambda row: row.trained.validation if row.trained else float("inf"),
-    )
-    few = len(ranked) < N_COLOURS
-    coloured = [row for row in rows if row.arm != WHOLE] if few else ranked[: N_COLOURS - 1]
-    place = {row.arm: index for index, row in enumerate(coloured, 1)}
-    found = {}
-    for row in rows:
-        index = 0 if row.arm == WHOLE else place.get(row.arm, N_COLOURS)
-        css = f"a{index}" if index < N_COLOURS else "other"
-        mark = MARKS[index] if index < N_COLOURS else "circle"
-        found[row.arm] = Style(css, mark, row.label)
-    return found
+    """The style of each arm: the whole model and the best arms by validation stand out."""
+    cut = [arm for arm in finding.arms if arm.arm != WHOLE]
+    if len(cut) >= N_STYLES:
+        cut.sort(key=lambda arm: arm.trained.validation if arm.trained else math.inf)
+        cut = cut[: N_STYLES - 1]
+    names = {arm.arm: f"a{place}" for place, arm in enumerate(cut, 1)} | {WHOLE: "a0"}
+    return {arm.arm: Style(names.get(arm.arm, "other"), _label(arm)) for arm in finding.arms}
 
 
-def learning(
-    finding: Finding,
-    done: Mapping[str, Sequence[Done]],
-    rows: Sequence[Trial],
-    looks: Mapping[str, Style],
-) -> Iterator[Figure]:
-    """Loss of training and validation by tokens, whole and reduced models overlaid."""
-    near, far = _apart(finding, rows)
-    left_out = f" Left out, far above: {', '.join(far)}." if far else ""
+def _label(arm: Arm) -> str:
+    """The label of an arm that is not below a heading: a bare number is a layer."""
+    return f"layer {arm.label}" if arm.label.isdigit() else arm.label
+
+
+def learning(seen: Look, looks: Mapping[str, Style]) -> Iterator[Figure]:
+    """Training and validation loss over tokens."""
+    near, far = _apart(seen.finding, seen.found.trials)
+    caption = "{} over tokens: the best trial of each arm in full colour, the others faint."
+    caption += f" Left out, far above the others: {', '.join(far)}." if far else ""
     for metric, title in CURVES.items():
-        early = _early(rows, near, looks) if metric == "eval/loss" else ()
-        series = [*early, *_curves({a: done[a] for a in done if a in near}, looks, metric)]
-        svg = charts.plot(series, Axis("tokens seen"), Axis("nats a token"), title)
-        caption = f"{title} by tokens: the best trial of each arm strong, others faint.{left_out}"
-        yield Figure(caption, svg)
+        series = [*_curves(seen, near, looks, metric)]
+        if metric == "eval/loss":
+            series = [*_early(seen.found.trials, near, looks), *series]
+        axes = Axis("tokens seen"), Axis("nats per token")
+        yield Figure(title, caption.format(title), series, *axes)
 
 
 def _apart(finding: Finding, rows: Sequence[Trial]) -> tuple[set[str], list[str]]:
-    """Arms whose curves fit one picture, and labels of those far above: at their end, or, where
+    """Arms whose curves fit into one figure, and labels of those far above: at their end, or, where
     all trials of an arm ended early, at their first validation."""
     ends = {arm.arm: arm.trained.validation for arm in finding.arms if arm.trained}
     starts: dict[str, float] = {}
@@ -93,164 +148,128 @@ def _apart(finding: Finding, rows: Sequence[Trial]) -> tuple[set[str], list[str]
         near = {arm for arm in near if arm not in losses}
         near |= {arm for arm, loss in losses.items() if loss <= limit}
     shown = starts.keys() | ends.keys()
-    return near, [arm.label for arm in finding.arms if arm.arm in shown - near]
+    return near, [_label(arm) for arm in finding.arms if arm.arm in shown - near]
 
 
-def _early(
-    rows: Sequence[Trial], near: Container[str], looks: Mapping[str, Style]
-) -> Iterator[Series]:
-    """Validation of the trials that ended early, as far as it went."""
+def _early(rows: Sequence[Trial], near: set[str], looks: Mapping[str, Style]) -> Iterator[Series]:
+    """Validation losses of the trials that ended early; a single one is a mark."""
     early = [row for row in rows if row.losses and row.state != "complete" and row.arm in near]
     for row in early[:MAX_FAINT]:
-        points = tuple(Point(tokens, loss, "") for tokens, loss in row.losses)
-        style = looks[row.arm]
-        mark = "" if points[1:] else style.mark  # one point makes no line
-        yield Series(f"{style.css} faint", points, line=True, mark=mark, hollow=True)
+        style, marks = looks[row.arm], len(row.losses) == 1
+        points = [Point(x, y, f"{style.label}: {y:.3f}, ended early") for x, y in row.losses]
+        yield Series(style, points, line=True, marks=marks, hollow=True, faint=True)
 
 
 def _curves(
-    done: Mapping[str, Sequence[Done]], looks: Mapping[str, Style], metric: str
+    seen: Look, near: set[str], looks: Mapping[str, Style], metric: str
 ) -> Iterator[Series]:
+    """One curve a trial, that of the best trial of an arm in front; the whole model last."""
+    done = {arm: trials for arm, trials in seen.trials.items() if arm in near}
     best = {arm: arms.choose(trials)[:1] for arm, trials in done.items()}
     rest = [(a, t) for a, trials in done.items() for t in trials if t not in best[a]]
-    for arm, trial in rest[:MAX_FAINT]:
-        points = [Point(x, m[metric], "") for x, m, _ in trial.result.curve if metric in m]
-        yield Series(f"{looks[arm].css} faint", tuple(points), line=True)
-    for arm, trials in sorted(best.items(), key=lambda item: looks[item[0]].css, reverse=True):
-        style = looks[arm]
-        for trial in trials:
-            points = [
-                Point(x, m[metric], f"{style.label}: {m[metric]:.3f} at {x:,} tokens")
-                for x, m, _ in trial.result.curve
-                if metric in m
-            ]
-            marked = style.mark if len(points) <= 12 else ""
-            yield Series(style.css, tuple(points), line=True, mark=marked)
+    first = [(arm, trial) for arm, trials in best.items() for trial in trials]
+    first.sort(key=lambda item: looks[item[0]].name, reverse=True)
+    for arm, trial in [*rest[:MAX_FAINT], *first]:
+        style, faint = looks[arm], trial not in best[arm]
+        points = [
+            Point(x, m[metric], f"{style.label}: {m[metric]:.3f} at {x:,} tokens")
+            for x, m, _ in trial.result.curve
+            if metric in m
+        ]
+        marks = not faint and len(points) <= MAX_MARKED
+        yield Series(style, points, line=True, marks=marks, faint=faint)
 
 
-def depth(finding: Finding, found: Stored, looks: Mapping[str, Style], root: Path) -> Figure:
-    """Perplexity over the removed layer: untrained, healed, and as a scan foretold."""
-    single = [arm for arm in finding.arms if len(arm.parts) == 1 and isinstance(arm.parts[0], int)]
-    series = []
-    scan = scans.find(root, found.weights, found.corpus.split("+")[0])
-    if scan:
-        points = [Point(int(cut.remove), cut.score.perplexity, "") for cut in scan.kind("layers")]
-        series.append(Series("scan", tuple(points), line=True))
-    for arm in single:
-        series += _layer(arm, looks[arm.arm])
-    caption = "Test perplexity by removed layer: hollow untrained, filled trained with its interval"
-    caption += "; dashed the whole model"
-    caption += "; dotted the scan of validation text." if scan else "."
+def layers(seen: Look, looks: Mapping[str, Style], root: Path) -> Iterator[Figure]:
+    """Perplexity over the removed layer, untrained and trained, beside a scan of the same model and
+    corpus; nothing where no arm removes a single layer."""
+    found = seen.found
+    single = arms.single(seen.finding.arms)
     if not single:
-        return Figure(caption, "")
+        return
+    series = [part for arm in single for part in _layer(arm, looks[arm.arm])]
+    caption = "Test perplexity by removed layer. Hollow: untrained. Filled: trained, with its 95% "
+    caption += "interval. Dashed: the whole model."
+    if scan := scans.find(root, found.weights, found.corpus.split("+")[0]):
+        points = [Point(int(cut.remove), cut.score.perplexity) for cut in scan.kind("layers")]
+        scanned = Style("scan", "scan of validation text")
+        series = [Series(scanned, points, line=True, marks=False), *series]
+        caption += " Dotted: a scan of validation text, untrained."
     top = TOP * statistics.median(arm.untrained.perplexity for arm in single)
-    axes = Axis("removed layer", whole=True), Axis("perplexity", log=True, top=top)
-    narrow = charts.plot(series, *axes, "Perplexity by removed layer", _levels(finding))
-    if len({point.x for item in series for point in item.points}) <= NARROW:
-        return Figure(caption, narrow)
-    wide = charts.plot(series, *axes, "Perplexity by removed layer", _levels(finding), wide=True)
-    return Figure(caption, wide, narrow)
+    numbers = sorted({point.x for part in series for point in part.points})
+    x, y = Axis("removed layer", ticks=numbers), Axis("perplexity", log=True, top=top)
+    levels, wide = _levels(seen.finding), len(numbers) > NARROW
+    yield Figure("Perplexity by removed layer", caption, series, x, y, levels, wide)
 
 
 def _layer(arm: Arm, style: Style) -> Iterator[Series]:
     """A removed layer, untrained and, where it is, trained."""
     layer, before = float(arm.parts[0]), arm.untrained.perplexity
-    tip = f"{style.label}, untrained: {number(before)}"
-    yield Series(style.css, (Point(layer, before, tip),), mark=style.mark, hollow=True)
+    text = f"{style.label}, untrained: {number(before)}"
+    yield Series(style, [Point(layer, before, text)], hollow=True)
     if after := arm.trained:
         value, ends = after.score.perplexity, after.perplexity.interval
-        tip = f"{style.label}, trained: {number(value)} {interval(after.perplexity)}"
-        point = Point(layer, value, tip, ends.low, ends.high)
-        yield Series(style.css, (point,), mark=style.mark)
+        text = f"{style.label}, trained: {number(value)} {interval(after.perplexity)}"
+        yield Series(style, [Point(layer, value, text, (ends.low, ends.high))])
 
 
-def _levels(finding: Finding) -> list[Level]:
-    """Of the whole model."""
+def _levels(finding: Finding) -> dict[str, float]:
+    """Perplexities of the whole model."""
     whole = next((arm for arm in finding.arms if arm.arm == WHOLE), None)
     if not whole:
-        return []
-    levels = [Level(whole.untrained.perplexity, "untrained")]
-    return levels + ([Level(whole.trained.score.perplexity, "trained")] if whole.trained else [])
+        return {}
+    trained = {"trained": whole.trained.score.perplexity} if whole.trained else {}
+    return {"untrained": whole.untrained.perplexity} | trained
 
 
-def settings(found: Stored, looks: Mapping[str, Style]) -> Iterator[Figure]:
+def settings(seen: Look, looks: Mapping[str, Style]) -> Iterator[Figure]:
     """Validation loss against each setting that was varied."""
-    early = any(row.state == "pruned" for row in found.trials)
-    note = "; hollow: ended early, at its last loss." if early else "."
-    for name in found.varied:
-        caption = f"Validation loss against {name.replace('_', ' ')}, every trial{note}"
-        yield Figure(caption, _setting(name, found.trials, looks))
+    rows = [row for row in seen.found.trials if row.value is not None and row.arm in looks]
+    note = " Hollow: ended early, at its last loss." * any(row.state == "pruned" for row in rows)
+    for name in seen.found.varied:
+        words = name.replace("_", " ")
+        groups: dict[tuple[str, bool], list[Point]] = {}
+        for row in rows:
+            x, y, early = row.params.get(name), row.value, row.state == "pruned"
+            if isinstance(x, int | float) and y is not None:
+                text = f"{looks[row.arm].label}, {words} {x:g}: {y:.3f} nats per token"
+                point = Point(float(x), y, text + ", ended early" * early)
+                groups.setdefault((row.arm, early), []).append(point)
+        series = [Series(looks[arm], points, hollow=e) for (arm, e), points in groups.items()]
+        series.sort(key=lambda part: part.style.name, reverse=True)
+        values = sorted({point.x for points in groups.values() for point in points})
+        log = bool(values) and 0 < 3 * values[0] < values[-1]
+        axis = Axis(words, log, values if len(values) <= MAX_TICKS else ())
+        caption = f"Validation loss against {words}, every trial.{note}"
+        yield Figure(f"Validation loss by {words}", caption, series, axis, Axis("nats per token"))
 
 
-def _setting(name: str, rows: Sequence[Trial], looks: Mapping[str, Style]) -> str:
-    """Every trial with a loss at its value of a setting."""
-    series = []
-    values: list[float] = []
-    for row in rows:
-        value = row.params.get(name)
-        if row.value is None or not isinstance(value, int | float) or row.arm not in looks:
-            continue
-        values.append(float(value))
-        style, early = looks[row.arm], row.state == "pruned"
-        tip = f"{style.label}, {name} {value:g}: {row.value:.3f} nats a token"
-        point = Point(float(value), row.value, f"{tip}, ended early" if early else tip)
-        series.append(Series(style.css, (point,), mark=style.mark, hollow=early))
-    log = bool(values) and min(values) > 0 and max(values) > 3 * min(values)
-    ticks = tuple(sorted(set(values))) if len(set(values)) <= charts.MAX_TICKS else ()
-    axis = Axis(name.replace("_", " "), log, ticks)
-    return charts.plot(series, axis, Axis("validation loss"), f"Validation loss against {name}")
+def trade_offs(seen: Look, looks: Mapping[str, Style]) -> Iterator[Figure]:
+    """Test perplexity against the size of the model, and against its speed, where they differ."""
+    trained = [arm for arm in seen.finding.arms if arm.trained]
+    sizes = {arm.arm: arm.parameters / 1e6 for arm in trained}
+    speeds = {arm.arm: arm.cost.tokens_per_second for arm in trained if arm.cost}
+    for sign, name, places, unit, said in (
+        (1, "size", sizes, "million parameters", "the number of parameters left"),
+        (-1, "speed", speeds, "generated tokens per second", "the speed of generation"),
+    ):
+        points = {}
+        for arm in trained:
+            if arm.trained and arm.arm in places:
+                x, y = places[arm.arm], arm.trained.score.perplexity
+                text = f"{looks[arm.arm].label}: {x:.4g} {unit}, perplexity {number(y)}"
+                points[arm.arm] = Point(x, y, text)
+        front = pareto([*points.values()], sign=sign)
+        series = [Series(Style("front", "Pareto front"), front, line=True, marks=False)]
+        ordered = sorted(points, key=lambda name: looks[name].name, reverse=True)
+        series += [Series(looks[arm_name], [points[arm_name]]) for arm_name in ordered]
+        if len({*places.values()}) > 1:
+            caption = f"Test perplexity, trained, against {said}. {PARETO}"
+            axes = Axis(unit), Axis("perplexity", log=True)
+            yield Figure(f"Perplexity by {name}", caption, series, *axes)
 
 
-def trade_offs(finding: Finding, looks: Mapping[str, Style]) -> Iterator[Figure]:
-    """Perplexity against size and against speed, with the arms that no other one beats in both."""
-    trained = [(arm, arm.trained.score.perplexity) for arm in finding.arms if arm.trained]
-    sizes = [
-        (
-            arm,
-            Point(
-                arm.parameters / 1e6,
-                perplexity,
-                f"{arm.label}: {short(arm.parameters)} parameters, {number(perplexity)}",
-            ),
-        )
-        for arm, perplexity in trained
-    ]
-    speeds = [
-        (
-            arm,
-            Point(
-                arm.cost.tokens_per_second,
-                perplexity,
-                f"{arm.label}: {arm.cost.tokens_per_second:.1f} tokens/s, {number(perplexity)}",
-            ),
-        )
-        for arm, perplexity in trained
-        if arm.cost
-    ]
-    note = "the line joins the arms that no other one beats in both."
-    if len({point.x for _, point in sizes}) > 1:
-        svg = _trade_off(sizes, looks, "parameters, millions", sign=1)
-        yield Figure(f"Test perplexity, trained, against the parameters that are left; {note}", svg)
-    if speeds:
-        svg = _trade_off(speeds, looks, "generated tokens a second", sign=-1)
-        yield Figure(f"Test perplexity, trained, against the speed of generation; {note}", svg)
-
-
-def _trade_off(
-    placed: Sequence[tuple[Arm, Point]], looks: Mapping[str, Style], label: str, *, sign: int
-) -> str:
-    """Perplexity against a cost, of which less is better (sign 1), or more (-1)."""
-    best = front([point for _, point in placed], sign=sign)
-    series = [Series("front", tuple(best), line=True)]
-    series += [
-        Series(looks[arm.arm].css, (point,), mark=looks[arm.arm].mark)
-        for arm, point in sorted(placed, key=lambda item: looks[item[0].arm].css, reverse=True)
-    ]
-    axes = Axis(label), Axis("perplexity", log=True)
-    return charts.plot(series, *axes, f"Test perplexity against {label}")
-
-
-def front(points: Sequence[Point], *, sign: int) -> list[Point]:
+def pareto(points: Sequence[Point], *, sign: int) -> list[Point]:
     """The points that no other one beats in both: y is better when low, x when low (sign 1) or
     high (-1)."""
     best: list[Point] = []

@@ -270,7 +270,7 @@ def _tied(rows: Sequence[Arm]) -> tuple[str, ...]:
 
 def _foretold(rows: Sequence[Arm], scan: Scan | None) -> tuple[dict[str, Estimate], int]:
     """Rank correlation of what a scan says of single layers with their healed loss."""
-    healed = {str(row.parts[0]): row.trained.score.loss for row in _single(rows) if row.trained}
+    healed = {str(row.parts[0]): row.trained.score.loss for row in single(rows) if row.trained}
     cuts = [cut for cut in (scan.kind("layers") if scan else ()) if cut.remove in healed]
     if len(cuts) < MIN_RANKED:
         return {}, 0
@@ -288,7 +288,8 @@ def _cut(rows: Sequence[Arm]) -> list[Arm]:
     return [row for row in rows if row.arm != WHOLE]
 
 
-def _single(rows: Sequence[Arm]) -> list[Arm]:
+def single(rows: Sequence[Arm]) -> list[Arm]:
+    """The arms that remove one whole layer."""
     return [row for row in rows if len(row.parts) == 1 and isinstance(row.parts[0], int)]
 
 

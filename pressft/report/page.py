@@ -1,22 +1,19 @@
-"""One page that answers a study's question: finding, tables, charts, texts, and how to repeat it.
+"""One page that answers a study's question: finding, tables, figures, texts, reproducibility.
 
 A self-contained HTML file with a few lines of script of its own; nothing is fetched, and all text
 that comes from a corpus or a model is escaped.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import jinja2
 
-from pressft.corpus import load, summary
-from pressft.errors import PressftError
-from pressft.report import charts, figures, status, tables
+from pressft.report import figures, status, tables
 from pressft.report import finding as arms
-from pressft.report.charts import MARKS
 from pressft.report.figures import Figure, Style
 from pressft.report.finding import Arm, Done, Finding
 from pressft.report.status import Look
@@ -33,7 +30,7 @@ MAX_TEXTS = 12  # continuations shown of each arm
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """Charts and tables under one heading; left out where it has none."""
+    """Figures and tables under one heading; left out where it has none."""
 
     title: str
     figures: Sequence[Figure] = ()
@@ -51,7 +48,9 @@ def html(study: str, locations: Locations) -> str:
 
 def page(study: str, seen: Look, locations: Locations) -> str:
     """The report of a study that has been read already."""
-    found, done, finding = seen.found, seen.trials, seen.finding
+    from pressft.report import drawing  # matplotlib, which whoever only looks does not wait for
+
+    found, finding = seen.found, seen.finding
     looks = figures.styles(finding)
     read = any(arm.answers for arm in finding.arms)
     return (
@@ -65,14 +64,16 @@ def page(study: str, seen: Look, locations: Locations) -> str:
             unfinished=not status.is_done(found),
             arms=tables.scores(finding.arms, wide=True),
             remarks=tables.remarks(finding),
-            styles=list(looks.values()),
-            marks={mark: charts.mark_path(mark, 7, 7) for mark in MARKS},
-            sections=list(_sections(found, finding, done, looks, locations)),
+            colours=drawing.COLOURS,
+            marks=drawing.marks(),
+            legend={style.name: style.entry for style in looks.values()},
+            sections=list(_sections(seen, looks, locations)),
+            svg=drawing.for_page,
             forgotten=tables.forgetting(finding.arms)
             if any(a.general for a in finding.arms)
             else None,
             answers=tables.answers_by_arm(finding.arms) if read else None,
-            texts=list(_texts(found, _coloured(finding, looks), done, Store(locations.root))),
+            texts=list(_texts(seen, looks, Store(locations.root))),
             corpus=_corpus(found),
             facts=_facts(study, found),
             written=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
@@ -80,28 +81,36 @@ def page(study: str, seen: Look, locations: Locations) -> str:
     )
 
 
-def _sections(
-    found: Stored,
-    finding: Finding,
-    done: Mapping[str, Sequence[Done]],
-    looks: Mapping[str, Style],
-    locations: Locations,
-) -> Iterator[Section]:
-    """What the charts show, in the order of a reader's questions."""
+def files(study: str, locations: Locations) -> Iterator[tuple[str, bytes]]:
+    """Names and contents of the files for a paper: every figure as SVG, PDF and PNG, in light
+    colours and with a legend, and the tables as Markdown and CSV.
+
+    Raises:
+        UsageError, MissingError: as `status.find`.
+    """
+    from pressft.report import drawing
+
+    seen = status.look(study, locations)
+    yield "tables.md", tables.markdown(seen.finding).encode()
+    yield "arms.csv", tables.as_csv(seen.finding).encode()
+    for section in _sections(seen, figures.styles(seen.finding), locations):
+        for figure in section.figures:
+            yield from drawing.files(figure).items()
+
+
+def _sections(seen: Look, looks: Mapping[str, Style], locations: Locations) -> Iterator[Section]:
+    """What is plotted, in the order of a reader's questions."""
+    finding = seen.finding
     costs = [tables.costs(finding.arms)] if any(arm.cost for arm in finding.arms) else []
     for section in (
-        Section("How they learnt", list(figures.learning(finding, done, found.trials, looks))),
-        Section("Layer by layer", [figures.depth(finding, found, looks, locations.root)]),
-        Section(
-            "What the settings do",
-            list(figures.settings(found, looks)),
-            _importance(found),
-        ),
-        Section("What is saved", list(figures.trade_offs(finding, looks)), costs),
+        Section("Learning curves", [*figures.learning(seen, looks)]),
+        Section("Removed layers", [*figures.layers(seen, looks, locations.root)]),
+        Section("Settings", [*figures.settings(seen, looks)], _importance(seen.found)),
+        Section("Trade-offs", [*figures.trade_offs(seen, looks)], costs),
     ):
-        drawn = [figure for figure in section.figures if figure.svg]
-        if drawn or section.tables:
-            yield Section(section.title, drawn, section.tables)
+        shown = [figure for figure in section.figures if figure.shown]
+        if shown or section.tables:
+            yield replace(section, figures=shown)
 
 
 def sentence(finding: Finding) -> str:
@@ -109,10 +118,10 @@ def sentence(finding: Finding) -> str:
     whole = next((arm for arm in finding.arms if arm.arm == WHOLE), None)
     best = finding.best
     if best is None or best.trained is None:
-        return "No cut has been trained yet."
+        return "No arm with a removal has been trained yet."
     after = best.trained
     text = (
-        f"Without {_named(best)} the model reaches, once trained, a test perplexity of "
+        f"With {_named(best)} removed, the trained model reaches a test perplexity of "
         f"{number(after.score.perplexity)} {interval(after.perplexity)}"
     )
     if whole is None or whole.trained is None or after.ratio is None:
@@ -147,14 +156,11 @@ def _environment() -> jinja2.Environment:
     )
 
 
-def _coloured(finding: Finding, looks: Mapping[str, Style]) -> list[Arm]:
-    return [arm for arm in finding.arms if looks[arm.arm].css != "other"]
-
-
-def _texts(
-    found: Stored, rows: Sequence[Arm], done: Mapping[str, Sequence[Done]], store: Store
-) -> Iterator[dict[str, Any]]:
-    """Continuations side by side: of the study's prompts, or of the first validation texts."""
+def _texts(seen: Look, looks: Mapping[str, Style], store: Store) -> Iterator[dict[str, Any]]:
+    """Continuations side by side, of the arms with a style of their own: of the study's prompts, or
+    of the first validation texts."""
+    found, done = seen.found, seen.trials
+    rows = [arm for arm in seen.finding.arms if looks[arm.arm].name != "other"]
     whole = next((arm for arm in rows if arm.arm == WHOLE), None)
     prompts = found.prompts.get("prompts", ())
     for arm in rows:
@@ -162,7 +168,7 @@ def _texts(
             continue
         sides = {
             f"{name}, {when}": written
-            for name, row in (("whole", whole), ("cut", arm))
+            for name, row in (("whole model", whole), ("reduced model", arm))
             if row
             for when, written in _continuations(row, found, done, store)
         }
@@ -172,7 +178,7 @@ def _texts(
         texts = [{side: sides[side][i] for side in sides} for i in range(min(n, MAX_TEXTS))]
         shown = prompts or [""] * len(texts)
         yield {
-            "label": arm.label,
+            "label": looks[arm.arm].label,
             "sides": list(sides),
             "rows": [{"prompt": p, "texts": r} for p, r in zip(shown, texts, strict=False)],
         }
@@ -209,27 +215,22 @@ def _importance(found: Stored) -> list[Table]:
     return [Table(caption, ("setting", "importance"), rows)]
 
 
-def _corpus(found: Stored) -> dict[str, Any]:
-    """Counts of the corpus, where it is still the one that was studied."""
-    try:
-        there = load.find(found.base.corpus)
-    except PressftError as error:
-        return {"table": None, "fault": str(error)}
-    if there.fingerprint != found.corpus.split("+")[0]:
-        fault = f"{found.base.corpus} has changed since: {there.fingerprint[:16]} now"
-        return {"table": None, "fault": fault}
-    counts = summary.summary(there)
+def _corpus(found: Stored) -> Table | None:
+    """The counts of the corpus, where they were kept with the study."""
+    counts = found.corpus_summary
+    if not counts:
+        return None
     rows = tuple(
-        (name, f"{size.articles:,}", f"{size.words:,}", f"{size.characters:,}")
-        for name, size in counts.splits.items()
+        (name, *(f"{size[unit]:,}" for unit in ("articles", "words", "characters")))
+        for name, size in counts["splits"].items()
     )
-    caption = f"{counts.used:,} articles, {counts.first or '?'} to {counts.last or '?'}, of "
-    caption += f"{', '.join(counts.newsrooms)}; {counts.duplicates} duplicates left out."
-    return {"table": Table(caption, ("split", "articles", "words", "characters"), rows)}
+    caption = f"{counts['used']:,} articles, {counts['first'] or '?'} to {counts['last'] or '?'}, "
+    caption += f"of {', '.join(counts['newsrooms'])}; {counts['duplicates']} duplicates left out."
+    return Table(caption, ("split", "articles", "words", "characters"), rows)
 
 
 def _facts(study: str, found: Stored) -> list[tuple[str, str]]:
-    """How it was done, to do it again."""
+    """What is needed to reproduce the study, by name."""
     base, space = found.definition["base"], found.definition["space"]
     seeds = _words(found.definition["seeds"])
     facts = [
@@ -250,7 +251,7 @@ def _words(value: object) -> str:
     """Choices, a range or one value, for people."""
     if isinstance(value, dict):
         ends = f"{value['low']:g} to {value['high']:g}"
-        return f"{ends}, by magnitude" if value.get("log") else ends
+        return f"{ends}, on a log scale" if value.get("log") else ends
     if isinstance(value, list):
         return ", ".join(map(_words, value))
     return f"{value:g}" if isinstance(value, float) else str(value)

@@ -28,8 +28,8 @@ class Table:
 
 
 def of(finding: Finding, *, wide: bool = False) -> list[Table]:
-    """The tables that the finding has something for: scores, forgetting, answers, costs; the first
-    one, where it may be `wide`, with all of an arm that goes into a line."""
+    """The tables that the finding has data for: scores, forgetting, answers, costs; a `wide` first
+    one has more columns."""
     arms = finding.arms
     tables = [scores(arms, wide=wide)]
     if any(arm.general for arm in arms):
@@ -42,7 +42,7 @@ def of(finding: Finding, *, wide: bool = False) -> list[Table]:
 
 
 def lines(finding: Finding) -> list[str]:
-    """What is to be said below the tables: of the whole model, and what tables do not show."""
+    """The lines below the tables: the whole model, and what the tables do not show."""
     whole = next((arm for arm in finding.arms if arm.arm == WHOLE), None)
     found = []
     if whole:
@@ -56,7 +56,8 @@ def lines(finding: Finding) -> list[str]:
 
 
 def remarks(finding: Finding) -> list[str]:
-    """What the tables do not show: which cuts may be as good, what was foretold."""
+    """What the tables do not show: which arms may be as good as the best one, and how well a scan
+    predicted the ranking."""
     found = []
     if (
         finding.best
@@ -64,7 +65,7 @@ def remarks(finding: Finding) -> list[str]:
     ):
         rest = f"not shown to be worse: {', '.join(finding.tied)}"
         found.append(
-            f"best cut by validation: {finding.best.arm}; on the test split, corrected for the "
+            f"best arm by validation: {finding.best.arm}; on the test split, corrected for the "
             f"number of arms, {rest if finding.tied else 'all others are shown to be worse'}"
         )
     if finding.foretold:
@@ -73,14 +74,14 @@ def remarks(finding: Finding) -> list[str]:
             for name, estimate in finding.foretold.items()
         )
         found.append(
-            f"rank correlation of the untrained scan with the healed perplexity, over "
+            f"rank correlation of the untrained scan with the trained perplexity, over "
             f"{finding.n_ranked} layers: {ranks}"
         )
     return found
 
 
 def markdown(finding: Finding) -> str:
-    """All of it as Markdown."""
+    """All tables and lines as Markdown."""
     text = [*(table.markdown() for table in of(finding, wide=True)), *lines(finding)]
     return "\n\n".join(text) + "\n"
 
@@ -107,7 +108,7 @@ def interval(estimate: Estimate) -> str:
 
 
 def scores(arms: tuple[Arm, ...], *, wide: bool = False) -> Table:
-    """What each arm scored before training and after, and what it saves."""
+    """Test perplexity of each arm, untrained and trained, and what the removal saves."""
     header = ("arm", "trials", *(("best trial",) if wide else ()), "untrained", "trained")
     more = ("parameters", "tokens/s") if wide else ()
     return Table(
@@ -133,9 +134,9 @@ def scores(arms: tuple[Arm, ...], *, wide: bool = False) -> Table:
 
 
 def forgetting(arms: tuple[Arm, ...]) -> Table:
-    """What each arm scored on the general text."""
+    """Perplexity of each arm on the general-domain text."""
     return Table(
-        "Perplexity on general text: what training on the newsroom made the model forget.",
+        "Perplexity on general-domain text: what fine-tuning made the model forget.",
         ("arm", "untrained", "trained", "x whole untrained"),
         tuple(
             (
@@ -150,10 +151,10 @@ def forgetting(arms: tuple[Arm, ...]) -> Table:
 
 
 def answers_by_arm(arms: tuple[Arm, ...]) -> Table:
-    """Answers and repetition, before training and after."""
+    """Answers and repetition of each arm, untrained and trained."""
     return Table(
-        "Right answers: perplexity of their tokens. Repetition: distinct word pairs of the greedy "
-        "continuations.",
+        "Answers: perplexity of the tokens of right answers. Repetition: share of distinct word "
+        "pairs (distinct-2) in greedy continuations.",
         ("arm", "answers untrained", "trained", "distinct-2 untrained", "trained"),
         tuple(
             (
@@ -167,10 +168,10 @@ def answers_by_arm(arms: tuple[Arm, ...]) -> Table:
 
 
 def costs(arms: tuple[Arm, ...]) -> Table:
-    """Size, memory and speed."""
+    """Size, memory and speed of each arm."""
     machine = next(arm.cost.machine for arm in arms if arm.cost)
     return Table(
-        f"What the cut model takes to run, on {machine}.",
+        f"Inference cost, measured on {machine}.",
         ("arm", "parameters", "checkpoint", "peak memory", "tokens/s"),
         tuple(
             (

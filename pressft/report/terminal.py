@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def finding(found: Finding, *, as_json: bool) -> None:
-    """Print a study's tables and what is to be said of them, or all of it as JSON."""
+    """Print a study's tables and the lines below them, or all of it as JSON."""
     if as_json:
         typer.echo(json.dumps(found.as_json(), indent=2))
         return
@@ -90,7 +90,8 @@ def _table(table: tables.Table) -> Table:
 
 
 def scan(found: Scan, *, as_json: bool) -> None:
-    """Print a row a layer: perplexity without it, without each half, and the cheap criteria."""
+    """Print a row a layer: perplexity without it, without each half, and the criteria that need no
+    evaluation."""
     if as_json:
         typer.echo(json.dumps(found.as_json(), indent=2))
         return
@@ -118,11 +119,11 @@ def scan(found: Scan, *, as_json: bool) -> None:
     for cut in sorted(found.kind("blocks"), key=lambda cut: cut.score.loss)[:3]:
         typer.echo(f"without {cut.remove}: {tables.number(cut.score.perplexity)}")
     ranks = ", ".join(f"{name} {value:.2f}" for name, value in found.correlations().items())
-    typer.echo(f"* the cheapest; rank correlation with the perplexity: {ranks}")
+    typer.echo(f"* lowest perplexity; rank correlation with the perplexity: {ranks}")
 
 
 def forecast(found: "Forecast", *, as_json: bool) -> None:
-    """Print what a sweep would do: its cells, and what each arm takes."""
+    """Print what a sweep would do: its trials, and the time of each arm."""
     if as_json:
         typer.echo(json.dumps(dataclasses.asdict(found) | {"seconds": found.seconds}, indent=2))
         return
@@ -145,7 +146,7 @@ def forecast(found: "Forecast", *, as_json: bool) -> None:
 
 
 def _duration(seconds: float) -> str:
-    """For people: 40 s, 12 min, 3.5 h."""
+    """A time as text: 40 s, 12 min, 3.5 h."""
     if seconds < 100:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"

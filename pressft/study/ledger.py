@@ -113,7 +113,8 @@ class Ledger:
             study.set_user_attr("question", self.design.question)
 
     def describe(self, facts: Mapping[str, Any]) -> None:
-        """Keep facts about the study in the storage, as JSON: its prompts, its environment."""
+        """Keep facts about the study in the storage, as JSON: its prompts, its environment, its
+        corpus in numbers."""
         for name, fact in facts.items():
             self._study.set_user_attr(name, fact)
 

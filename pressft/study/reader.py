@@ -19,8 +19,9 @@ ENVIRONMENT = "environment-"  # what the attributes begin with that hold one eac
 @dataclass(frozen=True, slots=True)
 class Stored:
     """A study as its storage knows it: base spec, hashes of weights and corpus, trials; its
-    question, how many trials it asks for, the prompts of its models, where it was run last, the
-    environments that its trials name, and its datasets."""
+    question, how many trials it asks for, its prompts, where it was run last, the environments that
+    its trials name, its datasets, and its corpus in numbers (as `corpus.summary` has it; none in a
+    study of an older version)."""
 
     name: str
     base: TrialSpec
@@ -34,6 +35,7 @@ class Stored:
     environment: Mapping[str, Any]
     environments: Mapping[str, Mapping[str, Any]]
     datasets: Sequence[Mapping[str, Any]]
+    corpus_summary: Mapping[str, Any]
 
     @property
     def running(self) -> list[Trial]:
@@ -90,6 +92,7 @@ def read(name: str, address: str) -> Stored:
             if key.startswith(ENVIRONMENT)
         },
         datasets=attrs.get("datasets", ()),
+        corpus_summary=attrs.get("corpus_summary", {}),
     )
 
 

@@ -8,6 +8,7 @@ or the doctor, leaves the same run, each point once, whatever the server did mea
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
 from pressft.errors import PressftError
@@ -234,6 +235,10 @@ class Sync:
             if not self._wanted or time.monotonic() > deadline:
                 return len(self._wanted)
             self._over.wait(min(ROUND_S, 0.1))
+
+    def paused(self) -> AbstractContextManager[object]:
+        """Within it the thread writes nothing."""
+        return self._turn
 
     def _work(self) -> None:
         pause, rest = ROUND_S, time.monotonic() + SUMMARY_S

@@ -102,7 +102,7 @@ def test_forgetting_compares_with_the_untrained_whole_model() -> None:
     ratios = [arm.trained.forgetting for arm in result.arms if arm.trained]
     assert [ratio and ratio.value for ratio in ratios] == pytest.approx([math.exp(0.5), math.e])
     table = tables.of(result)[1]
-    assert "general text" in table.caption
+    assert "general-domain text" in table.caption
     assert table.rows[1] == ("1", "54.6", "20.1", "2.72 [2.72, 2.72]")
 
 

@@ -15,9 +15,11 @@ from markdown_it import MarkdownIt
 from studies import BASE, EVIL, fill, grid
 
 from pressft import _text, sweep
+from pressft.corpus import load, summary
 from pressft.report import figures, status, tables
 from pressft.report import page as report
-from pressft.report.charts import Point
+from pressft.report.drawing import COLOURS
+from pressft.report.figures import Point
 from pressft.study.ledger import Ledger
 from pressft.study.locations import Locations
 from pressft.study.study import Choices, Study
@@ -39,7 +41,7 @@ def test_the_finding_is_a_sentence_with_its_interval(page: str) -> None:
     tree = parser.fromstring(page)
     (finding,) = tree.xpath("//p[@class='finding']")
     assert re.match(
-        r"Without layer 2 the model reaches, once trained, a test perplexity of \d+\.\d "
+        r"With layer 2 removed, the trained model reaches a test perplexity of \d+\.\d "
         r"\[\d+\.\d, \d+\.\d\], 1\.\d\d \[1\.\d\d, 1\.\d\d\] times that of the trained whole",
         finding.text_content(),
     )
@@ -50,19 +52,18 @@ def test_the_finding_is_a_sentence_with_its_interval(page: str) -> None:
 def test_the_page_has_its_tables_and_charts(page: str) -> None:
     tree = parser.fromstring(page)
     captions = [node.text_content() for node in tree.xpath("//figcaption")]
-    for words in ("by removed layer", "Training loss by tokens", "Validation loss by tokens"):
+    for words in ("by removed layer", "Training loss over tokens", "Validation loss over tokens"):
         assert any(words in caption for caption in captions), words
     for words in ("against rank", "against learning rate"):
         assert any(words in caption for caption in captions), words
     assert any("first (0)" in caption for caption in captions)  # too far above for its curves
-    for words in ("the parameters that are left", "the speed of generation"):
+    for words in ("the number of parameters left", "the speed of generation"):
         assert any(words in caption for caption in captions), words
     assert "Importance of the settings" in page
     assert len(tree.xpath("//figure//svg")) == len(captions)
     assert [node.text for node in tree.xpath("//h2")] == [
-        *("The arms", "How they learnt", "Layer by layer", "What the settings do"),
-        *("What is saved", "What was forgotten", "What the models write", "The corpus"),
-        "How it was done, and how to do it again",
+        *("Results by arm", "Learning curves", "Removed layers", "Settings", "Trade-offs"),
+        *("General-domain text", "Continuations", "Corpus", "Reproducibility"),
     ]
     header = [node.text for node in tree.xpath("(//table)[1]//thead//th")]
     assert header[:6] == ["arm", "trials", "best trial", "untrained", "trained", "x whole"]
@@ -83,7 +84,7 @@ def test_a_trial_that_ended_early_shows_how_far_it_came(page: str) -> None:
 
 def test_the_page_needs_nothing_from_elsewhere_and_text_stays_text(page: str) -> None:
     tree = parser.fromstring(page)
-    assert not tree.xpath("//*[@src or @href]")
+    assert not tree.xpath("//*[@src or @href][not(starts-with(@href, '#mark-'))]")
     assert "url(" not in page
     assert "import" not in re.sub(r"Importance|importance", "", page)
     assert not tree.xpath("//img | //*[@onerror]")
@@ -113,16 +114,19 @@ def test_front_is_what_nothing_beats_in_both() -> None:
         return [Point(x, y, "") for x, y in places]
 
     points = at((1, 9), (2, 5), (3, 6), (4, 4), (2, 7))
-    assert figures.front(points, sign=1) == at((1, 9), (2, 5), (4, 4))
-    assert figures.front(points, sign=-1) == at((4, 4))
+    assert figures.pareto(points, sign=1) == at((1, 9), (2, 5), (4, 4))
+    assert figures.pareto(points, sign=-1) == at((4, 4))
 
 
 def test_one_colour_and_one_mark_for_an_arm_throughout(page: str) -> None:
     tree = parser.fromstring(page)
     seen: dict[str, set[str]] = {}
-    for mark in tree.xpath("//figure//*[@data-tip]"):
-        label = re.split(r"[:,]", mark.get("data-tip"))[0]
-        seen.setdefault(label, set()).add(mark.getparent().get("class").split()[0])
+    for title in tree.xpath("//figure//title"):
+        label = re.split(r"[:,]", title.text)[0]
+        group = title.xpath("ancestor::g[@class]")[-1]
+        href = title.getparent().get("href")
+        assert href in {"#mark-arrow", f"#mark-{group.get('class').split()[0]}"}
+        seen.setdefault(label, set()).add(group.get("class").split()[0])
     assert {len(classes) for classes in seen.values()} == {1}
     assert len({next(iter(classes)) for classes in seen.values()}) == len(seen) == 4
 
@@ -130,16 +134,27 @@ def test_one_colour_and_one_mark_for_an_arm_throughout(page: str) -> None:
 def test_a_running_study_says_so(tmp_path: Path) -> None:
     locations = Locations(tmp_path)
     fill(grid(8), locations, leave=3)
-    assert "5 of 8 trials done, still running" in report.html("made", locations)
+    page = report.html("made", locations)
+    assert "5 of 8 trials done, still running" in page
+    assert "No counts of the corpus were kept with this study" in page
+
+
+def test_the_corpus_is_shown_as_the_study_kept_it(page: str) -> None:
+    (heading,) = parser.fromstring(page).xpath("//h2[.='Corpus']")
+    (table,) = heading.xpath("following::table[1]")
+    rows = [[cell.text_content() for cell in row] for row in table.xpath("./tbody/tr")]
+    sizes = summary.summary(load.find("invented")).splits
+    assert rows == [
+        [name, *(f"{n:,}" for n in (size.articles, size.words, size.characters))]
+        for name, size in sizes.items()
+    ]
 
 
 def test_colours_are_told_apart_by_colour_blind_readers() -> None:
     """CIE76 over 15 between all arms, as seen without each kind of cones (Machado et al. 2009,
     severity 1); 3 to 1 at least against the paper, as WCAG 1.4.11 asks of graphics."""
-    css = (Path(report.__file__).parent / "page.html.jinja").read_text()
-    light, dark = css.split("prefers-color-scheme: dark", 1)
-    for part in (light, dark):
-        colours = {name: rgb(value) for name, value in re.findall(r"--([a-z]\w*): (#\w+);", part)}
+    for scheme in (0, 1):
+        colours = {name: rgb(pair[scheme]) for name, pair in COLOURS.items()}
         arms = [colours[name] for name in ("a0", "a1", "a2", "a3", "a4", "a5", "a6", "other")]
         for colour in arms:
             high, low = sorted((colour @ LUMINANCE, colours["paper"] @ LUMINANCE), reverse=True)
@@ -177,9 +192,8 @@ CONES = {
 
 
 def rgb(colour: str) -> np.ndarray:
-    """Linear sRGB of #abc or #aabbcc."""
-    digits = colour[1:] if len(colour) == 7 else "".join(2 * digit for digit in colour[1:])
-    parts = np.array([int(digits[i : i + 2], 16) for i in (0, 2, 4)]) / 255
+    """Linear sRGB of #aabbcc."""
+    parts = np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)]) / 255
     return np.where(parts <= 0.04045, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4)
 
 
@@ -219,7 +233,7 @@ def test_a_real_study_has_its_report_in_mlflow(tmp_path: Path) -> None:
     tree = parser.fromstring(page)
     assert not tree.xpath("//img")
     assert EVIL in tree.xpath("//div[contains(@class, 'texts')]//tbody/tr/th")[0].text_content()
-    assert "characters" in tree.xpath("//h2[.='The corpus']/following::table[1]")[0].text_content()
+    assert "characters" in tree.xpath("//h2[.='Corpus']/following::table[1]")[0].text_content()
     assert "tokens/s" in page
 
 
