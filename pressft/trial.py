@@ -1,11 +1,10 @@
 """One trial on one page: cut, adapt, train, score, restore.
 
-What follows from a step is left to the caller; nothing here knows of Optuna or MLflow.
+What follows from a training step is left to the caller; nothing here knows of Optuna or MLflow.
 """
 
 import shutil
 import time
-from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 
@@ -97,7 +96,7 @@ def steps(
     the test split is scored, and when the steps are exhausted the result is in `context.store`.
 
     Raises:
-        DivergedError: a loss that is not finite, when the step that it came after has been seen.
+        DivergedError: a loss that is not finite, once its step has been yielded.
         DataError: too little text for a block.
         UsageError: a layer out of range, an optimizer this machine cannot run.
     """
@@ -152,7 +151,8 @@ def run_trial(context: Context, spec: TrialSpec, advance: Advance = _ignore) -> 
     Raises:
         As `steps`.
     """
-    deque(steps(context, spec, advance), maxlen=0)
+    for _ in steps(context, spec, advance):
+        pass
     return context.store.known(context.cell(spec))
 
 

@@ -15,7 +15,7 @@ ON_A_GPU = {
 FILES = sorted((Path(__file__).resolve().parent.parent / "benchmarks").glob("*.py"))
 
 
-@pytest.mark.context
+@pytest.mark.bench
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 def test_a_benchmark_prints_its_ratio_and_stands_in_the_table(file: Path) -> None:
     command = [sys.executable, str(file), "--rounds", "1"]

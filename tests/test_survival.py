@@ -72,3 +72,27 @@ def test_law_10_stopped_and_gone_on_from_a_damaged_checkpoint(tmp_path: Path) ->
     expected = [p.tokens for p in result(locations).curve if "train/loss" in p.metrics]
     points = client.get_metric_history(run.info.run_id, "train/loss")
     assert sorted(point.step for point in points) == expected
+
+
+@pytest.mark.parametrize(
+    ("phase", "saved"),
+    [("training", 1), ("validating", BASE.validated_at[0]), ("testing", BASE.steps - 1)],
+)
+def test_a_signal_waits_for_the_end_of_a_step_and_ends_scoring_at_once(
+    tmp_path: Path, phase: str, saved: int
+) -> None:
+    locations, log = Locations(tmp_path / "mlruns"), tmp_path / "seen"
+
+    class Signalling(Listener):
+        def advance(self, what: str, units: int) -> None:  # noqa: ARG002
+            with log.open("a") as file:
+                file.write(f"{what}\n")
+            if log.read_text().count(f": {phase}") == 1:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    assert ended(fork(lambda: sweep.run(STUDY, Signalling(), locations))) == 143
+    newest = max(path.name for path in locations.root.glob("cells/*/checkpoints/step-*"))
+    assert newest == f"step-{saved:08d}"
+    assert log.read_text().count(": testing") == (phase == "testing")
+    (done,) = locations.root.glob("cells/*/result.json")
+    assert done.parent.name.startswith("untrained-")
