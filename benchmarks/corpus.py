@@ -26,7 +26,7 @@ from transformers import AutoTokenizer
 from pressft.corpus import format as corpus
 from pressft.corpus import invented
 from pressft.corpus.format import Article, Shard
-from pressft.model import base
+from pressft.model import files
 from pressft.model.tokens import separators, tokenize
 from pressft.training import packing
 
@@ -67,7 +67,7 @@ def alone() -> ProcessPoolExecutor:
 
 def stages(folder: Path, model: str) -> tuple[dict[str, tuple[float, int]], str]:
     """Seconds and peak of memory of each stage, the stages before it held; how much there is."""
-    tokenizer = AutoTokenizer.from_pretrained(base.folder(model, quiet))
+    tokenizer = AutoTokenizer.from_pretrained(files.folder(model, quiet))
     start = resident("VmRSS")
     found: dict[str, tuple[float, int]] = {}
 

@@ -55,7 +55,7 @@ from transformers import (
 from pressft import sweep
 from pressft.corpus import load
 from pressft.evaluation import perplexity
-from pressft.model import base
+from pressft.model import files
 from pressft.model.tokens import separators, tokenize
 from pressft.report import status
 from pressft.score import total
@@ -206,7 +206,7 @@ class Peer:
     def __init__(self, spec: TrialSpec) -> None:
         """Read and pad the texts."""
         self.spec, self.watch = spec, Stopwatch()
-        self.folder = base.folder(spec.model, quiet)
+        self.folder = files.folder(spec.model, quiet)
         self.scratch = tempfile.TemporaryDirectory()
         self.tokenizer = AutoTokenizer.from_pretrained(self.folder)
         self.tokenizer.pad_token = self.tokenizer.eos_token

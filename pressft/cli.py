@@ -97,7 +97,10 @@ As = Annotated[
 def sweep(
     file: Annotated[Path, typer.Argument(help="Experiment file that holds a STUDY.")],
     dry_run: Annotated[
-        bool, typer.Option(help="Print the trials asked for, time and memory; run none.")
+        bool, typer.Option("--dry-run", help="Print the trials asked for; run none.")
+    ] = False,
+    measure: Annotated[
+        bool, typer.Option("--measure", help="With --dry-run: also time and memory, from a probe.")
     ] = False,
     workers: Annotated[int, typer.Option(min=1, help="Processes that train at once.")] = 1,
     budget_hours: Annotated[
@@ -115,13 +118,17 @@ def sweep(
 
     until = time.time() + 3600 * budget_hours if budget_hours is not None else float("inf")
     study, locations = _study(file, name), Locations(ROOT, storage, tracking_uri)
-    load.find(study.base.corpus)  # found missing before seconds of imports
+    if measure and not dry_run:
+        raise UsageError("--measure goes with --dry-run: what it measures is not run")
+    load.check(study.base.corpus)  # found missing before seconds of imports
     if dry_run:
-        with progress.reporter() as report:
-            from pressft import plan as ahead
+        from pressft import plan
 
-            found = ahead.forecast(study, locations, report.setup)
-        terminal.forecast(found, as_json=as_json)
+        with progress.reporter() as report:
+            found = plan.outline(study, locations, report.setup)
+            if measure:
+                found = plan.measured(study, found, locations, report.setup)
+        terminal.plan(found, as_json=as_json)
         return
     with progress.reporter() as report:
         from pressft import sweep as room
@@ -294,7 +301,7 @@ def run(as_json: Json = False, **settings: Any) -> None:  # noqa: ANN401  (Trial
     from pressft.corpus import load
 
     spec = TrialSpec(**settings)
-    load.find(spec.corpus)  # found missing before seconds of imports
+    load.check(spec.corpus)  # found missing before seconds of imports
     with progress.reporter() as report:
         from pressft import sweep as room
 
@@ -309,7 +316,7 @@ def scan(as_json: Json = False, **settings: Any) -> None:  # noqa: ANN401  (Scan
     from pressft.report import terminal
 
     spec = ScanSpec(**settings)
-    load.find(spec.corpus)  # found missing before seconds of imports
+    load.check(spec.corpus)  # found missing before seconds of imports
     with progress.reporter() as report:
         from pressft import scan as survey
 

@@ -8,6 +8,7 @@ from pressft._assets import Progress
 from pressft.corpus import load
 from pressft.corpus.format import SPLITS, Corpus
 from pressft.model import base as models
+from pressft.model import files
 from pressft.model.tokens import Document, Separators, separators, tokenize, up_to
 from pressft.spec import TrialSpec, resolve
 from pressft.study.results import Store
@@ -42,6 +43,16 @@ class Context:
         """Name of the spec's result on this model and corpus."""
         parts = resolve(spec.remove, self.base.n_layers)
         return spec.cell(self.base.computed, parts, self.fingerprint)
+
+    @property
+    def identity(self) -> dict[str, str]:
+        """What a study has to keep to: weights, tokenizer, type and texts."""
+        return {
+            "weights": self.base.identity,
+            "tokenizer": self.base.tokenizer_identity,
+            "precision": self.base.precision,
+            "corpus": self.fingerprint,
+        }
 
     def cost(self, spec: TrialSpec) -> int:
         """Scored-token equivalents that a trial takes, for the time left."""
@@ -85,7 +96,7 @@ def prepare(spec: TrialSpec, store: Store, progress: Progress) -> Context:
     loop.check_optimizer(spec.optimizer)
     names = [spec.corpus, *([spec.general] if spec.general else [])]
     found = [load.find(name, progress) for name in names]
-    base = models.load(models.resolve(spec.model), spec.quantization, progress)
+    base = models.load(files.resolve(spec.model), spec.quantization, progress)
     text, *general = (_tokenized(item, base) for item in found)
     between = separators(base.tokenizer)
     context = Context(base, between, text, general[0] if general else None, store)

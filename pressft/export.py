@@ -24,7 +24,7 @@ from pressft.errors import PressftError, RefusedError, UsageError
 from pressft.evaluation import perplexity as scoring
 from pressft.model import adapter as adapters
 from pressft.model import base as models
-from pressft.model import surgery
+from pressft.model import files, surgery
 from pressft.model.tokens import separators, tokenize
 from pressft.report import finding as arms
 from pressft.report import status, tables
@@ -169,8 +169,8 @@ def card(
     study: str, spec: TrialSpec, row: Arm, finding: Finding, found: Stored, receipt: Exported
 ) -> str:
     """The model card, Markdown with a YAML header as the Hugging Face hub reads it."""
-    licence = models.licence(spec.model)
-    origin = models.ORIGINS.get(spec.model, spec.model)
+    licence = files.licence(spec.model)
+    origin = files.ORIGINS.get(spec.model, spec.model)
     parts = ", ".join(map(str, row.parts)) or "nothing"
     halves = [part for part in row.parts if isinstance(part, str)]
     note = (

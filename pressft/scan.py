@@ -12,6 +12,7 @@ from pressft.corpus import load
 from pressft.corpus.format import Corpus
 from pressft.evaluation import layer_scan
 from pressft.model import base as models
+from pressft.model import files
 from pressft.model.tokens import separators, tokenize, up_to
 from pressft.progress import Reporter
 from pressft.spec import ScanSpec
@@ -32,7 +33,7 @@ def run(spec: ScanSpec, report: Reporter, locations: Locations) -> Scan:
         UsageError, DataError, MissingError: as `corpora.find` and `models.load`.
     """
     found = load.find(spec.corpus, report.setup)
-    base = models.load(models.resolve(spec.model), spec.quantization, report.setup)
+    base = models.load(files.resolve(spec.model), spec.quantization, report.setup)
     return on(base, found, spec, report, locations)
 
 

@@ -22,8 +22,7 @@ from pressft.context import Context, prepare
 from pressft.corpus.summary import summary as corpus_summary
 from pressft.errors import MissingError, PressftError, RefusedError
 from pressft.evaluation import answers, cost
-from pressft.model import adapter
-from pressft.model import base as models
+from pressft.model import adapter, files
 from pressft.plan import check_disk
 from pressft.progress import Reporter
 from pressft.report import finding as arms
@@ -122,7 +121,7 @@ def work(
 def _open(study: Study, report: Reporter, locations: Locations, start_id: str = "") -> "Sweep":
     """Model, text and stores of a study; a mistake is named before anything is started."""
     study = dataclasses.replace(
-        study, base=dataclasses.replace(study.base, model=models.resolve(study.base.model))
+        study, base=dataclasses.replace(study.base, model=files.resolve(study.base.model))
     )
     context = prepare(study.base, Store(locations.root), report.setup)
     study = _scanned(study, context, report, locations)
@@ -130,13 +129,7 @@ def _open(study: Study, report: Reporter, locations: Locations, start_id: str = 
         resolve(arm, context.base.n_layers)
     check_disk(study, context.base.model, locations.root)
     report.setup("opening the stores", 0, 1)
-    base = context.base
-    identity = {
-        "weights": base.identity,
-        "precision": base.precision,
-        "corpus": context.fingerprint,
-    }
-    ledger = Ledger(study, locations.storage, identity, start_id)
+    ledger = Ledger(study, locations.storage, context.identity, start_id)
     tracker = Tracker(locations.root, locations.tracking_uri)
     data = runs.datasets(context.text.corpus, study.base)
     ledger.describe({"datasets": [dataclasses.asdict(item) for item in data]})

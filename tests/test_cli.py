@@ -268,7 +268,10 @@ def test_a_dry_run_prints_what_it_would_take_and_starts_nothing(
     done = pressft("sweep", file, "--dry-run")
     assert done.code == 0
     assert done.out.count("remove=") == 8
-    assert "smoke: 8 trials, 0 known; the rest takes about" in done.out
+    assert "smoke: 8 trials, 0 known; --measure says what the rest takes" in done.out
+    measured = pressft("sweep", file, "--dry-run", "--measure")
+    assert "smoke: 8 trials, 0 known; the rest takes about" in measured.out
+    assert pressft("sweep", file, "--measure").code == 2
     asked = json.loads(pressft("sweep", file, "--dry-run", "--json").out)
     assert [cell["known"] for cell in asked["cells"]] == [False] * 8
     assert {arm["arm"]: arm["trials"] for arm in asked["arms"]} == dict.fromkeys(

@@ -334,18 +334,38 @@ def test_a_study_of_the_best_of_a_scan_reads_and_foretells(
     assert (again.trained, again.finding) == (0, found)
 
 
-def test_a_forecast_knows_what_is_done_and_what_is_not(root: Path, outcome: Outcome) -> None:
-    found = plan.forecast(STUDY, Locations(root), lambda *_: None)
+def test_a_plan_knows_what_is_done_and_what_is_not(root: Path, outcome: Outcome) -> None:
+    nobody = Listener().setup
+    found = plan.outline(STUDY, Locations(root), nobody)
     assert outcome.done == len(found.cells)
     assert all(cell.known for cell in found.cells)
     assert [(arm.trials, arm.known, arm.tokens) for arm in found.arms] == [(2, 2, 0)] * 2
-    assert found.seconds == 0
+    assert [arm.removed for arm in found.arms] == [(), ("0",)]
+    assert plan.measured(STUDY, found, Locations(root), nobody).seconds == 0
     more = dataclasses.replace(STUDY, name="more", space={**STUDY.space, "rank": Choices(2, 8)})
-    found = plan.forecast(more, Locations(root), lambda *_: None)
+    found = plan.outline(more, Locations(root), nobody)
     assert [cell.known for cell in found.cells] == [True, True, False, False]
     assert [(arm.trials, arm.known, arm.tokens) for arm in found.arms] == [(2, 1, 2560)] * 2
+    assert found.seconds is None
+    found = plan.measured(more, found, Locations(root), nobody)
     assert found.arms[0].seconds > found.arms[1].seconds > 0  # a layer less is less work
     assert found.peak_bytes > 2**20
+
+
+def test_an_outline_waits_for_no_torch(root: Path, outcome: Outcome) -> None:
+    assert outcome.trained
+    code = (
+        "import sys; from pathlib import Path; from pressft import plan; "
+        "from pressft.spec import TrialSpec; from pressft.study.locations import Locations; "
+        "from pressft.study.study import Choices, Study; "
+        "spec = TrialSpec(model='tiny-qwen3', corpus='invented'); "
+        "study = Study('s', spec, {'remove': Choices('none', 'last')}); "
+        "found = plan.outline(study, Locations(Path(sys.argv[1])), lambda *_: None); "
+        "print([arm.removed for arm in found.arms], {'torch', 'transformers'} & {*sys.modules})"
+    )
+    command = [sys.executable, "-c", code, str(root)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout == "[(), ('3',)] set()\n"
 
 
 def test_a_loss_that_is_not_finite_ends_its_trial_and_is_not_tried_again(
@@ -381,7 +401,7 @@ def test_a_trial_behind_its_arm_ends_early_in_both_views(
     assert [trial.state.name for trial in stored.trials] == ["COMPLETE"] * 3 + ["PRUNED"]
     again = sweep.run(study, Listener(), Locations(root))
     assert (again.trained, again.pruned) == (0, 0)
-    ahead = plan.forecast(study, Locations(root), lambda *_: None)
+    ahead = plan.outline(study, Locations(root), Listener().setup)
     assert [cell.known for cell in ahead.cells] == [True] * 4  # one that ended early, too
 
 
@@ -391,7 +411,7 @@ def test_law_9_a_trial_killed_between_its_notes_does_not_orphan_an_earlier_recor
     locations = Locations(fresh(tmp_path / "mlruns"))
     study = Study("orphan", BASE, {})
     context = prepare(BASE, Store(locations.root), lambda *_: None)
-    identity = {"weights": context.base.identity, "corpus": context.fingerprint}
+    identity = context.identity
     for notes in ({"cell": context.cell(BASE), "record": "first"}, {"cell": context.cell(BASE)}):
         ledger = Ledger(study, locations.storage, identity)
         ledger.recover()

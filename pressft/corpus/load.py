@@ -11,6 +11,16 @@ from pressft.errors import DataError
 WIKIPEDIA = "wikipedia"
 
 
+def check(name: str) -> None:
+    """Refuse a name that means no corpus, at once: nothing but a manifest is read.
+
+    Raises:
+        DataError: no such folder, or no corpus in it.
+    """
+    if name not in (invented.NAME, WIKIPEDIA) and not Path(name).is_file():
+        corpus.read_manifest(Path(name))
+
+
 def find(name: str, progress: Progress = lambda *_: None) -> Corpus:
     """The corpus called `name`, verified, with something in every split.
 

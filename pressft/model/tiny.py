@@ -18,7 +18,6 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-FAMILIES = ("tiny-llama", "tiny-qwen3")
 END = "<|end|>"
 
 

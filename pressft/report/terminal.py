@@ -16,7 +16,7 @@ from pressft.study.scans import Scan
 from pressft.study.trials import Trial
 
 if TYPE_CHECKING:
-    from pressft.plan import Forecast
+    from pressft.plan import Plan
 
 
 def finding(found: Finding, *, as_json: bool) -> None:
@@ -122,8 +122,8 @@ def scan(found: Scan, *, as_json: bool) -> None:
     typer.echo(f"* lowest perplexity; rank correlation with the perplexity: {ranks}")
 
 
-def forecast(found: "Forecast", *, as_json: bool) -> None:
-    """Print what a sweep would do: its trials, and the time of each arm."""
+def plan(found: "Plan", *, as_json: bool) -> None:
+    """Print what a sweep would do: its trials, and the time of each arm where it was measured."""
     if as_json:
         typer.echo(json.dumps(dataclasses.asdict(found) | {"seconds": found.seconds}, indent=2))
         return
@@ -131,18 +131,22 @@ def forecast(found: "Forecast", *, as_json: bool) -> None:
         words = [f"{name}={value}" for name, value in cell.params.items()]
         typer.echo("  ".join([*words, f"tokens={cell.tokens}", "known" if cell.known else ""]))
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    for name in ("arm", "removed", "trials", "known", "tokens", "time"):
+    timed = found.seconds is not None
+    for name in ("arm", "removed", "trials", "known", "tokens", *(("time",) if timed else ())):
         table.add_column(name, justify="left" if name == "arm" else "right", no_wrap=True)
     for arm in found.arms:
         counts = (f"{n:,}" for n in (arm.trials, arm.known, arm.tokens))
-        table.add_row(arm.arm, ",".join(arm.removed) or "-", *counts, _duration(arm.seconds))
+        time = () if arm.seconds is None else (_duration(arm.seconds),)
+        table.add_row(arm.arm, ",".join(arm.removed) or "-", *counts, *time)
     Console().print(table)
-    n = sum(arm.trials for arm in found.arms)
-    typer.echo(
-        f"{found.study}: {n} trials, {sum(arm.known for arm in found.arms)} known; the rest takes "
-        f"about {_duration(found.seconds)} in one process of "
-        f"{found.peak_bytes / 2**30:.1f} GiB at most"
-    )
+    n, known = (sum(getattr(arm, name) for arm in found.arms) for name in ("trials", "known"))
+    left = "--measure says what the rest takes on this machine"
+    if found.seconds is not None and found.peak_bytes is not None:
+        left = (
+            f"the rest takes about {_duration(found.seconds)} in one process of "
+            f"{found.peak_bytes / 2**30:.1f} GiB at most"
+        )
+    typer.echo(f"{found.study}: {n} trials, {known} known; {left}")
 
 
 def _duration(seconds: float) -> str:

@@ -1,6 +1,8 @@
 """Base models: names, 4-bit loading, and what is refused."""
 
 import copy
+import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +13,7 @@ from states import fingerprint
 
 from pressft.errors import DataError, MissingError, PressftError, UsageError
 from pressft.model import base as models
-from pressft.model import tiny
+from pressft.model import files, tiny
 from pressft.model.base import Base
 
 Load = Callable[..., Base]
@@ -124,8 +126,8 @@ def test_pickled_weights_are_not_read(tmp_path: Path) -> None:
 
 
 def test_auto_is_smollm2_where_no_hub_is_reachable() -> None:
-    assert models.resolve("auto") == "smollm2-135m"
-    assert models.resolve("tiny-llama") == "tiny-llama"
+    assert files.resolve("auto") == "smollm2-135m"
+    assert files.resolve("tiny-llama") == "tiny-llama"
 
 
 def test_a_tiny_tokenizer_round_trips_any_text() -> None:
@@ -134,3 +136,22 @@ def test_a_tiny_tokenizer_round_trips_any_text() -> None:
         ids = tokenizer(text)["input_ids"]
         assert len(ids) == len(text.encode())
         assert tokenizer.decode(ids) == text
+
+
+def test_another_tokenizer_beside_the_same_weights_is_another_cell(tmp_path: Path) -> None:
+    source = files.folder("tiny-llama", lambda *_: None)
+    shutil.copytree(source, tmp_path / "same")
+    shutil.copytree(source, tmp_path / "other")
+    changed = json.loads((source / "tokenizer.json").read_text())
+    changed["post_processor"] = {"type": "ByteLevel", "add_prefix_space": True}
+    changed["post_processor"] |= {"trim_offsets": False, "use_regex": True}
+    (tmp_path / "other" / "tokenizer.json").write_text(json.dumps(changed))
+    (tmp_path / "same" / "tokenizer.json").write_text(
+        json.dumps(json.loads((source / "tokenizer.json").read_text()), indent=4)
+    )
+    first, same, other = (
+        models.load(str(path), "none", lambda *_: None)
+        for path in (source, tmp_path / "same", tmp_path / "other")
+    )
+    assert first.identity == same.identity == other.identity
+    assert first.computed == same.computed != other.computed
