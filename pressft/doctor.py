@@ -172,13 +172,14 @@ def _run(
         wanted = {(key, point.tokens) for point in run.points for key in point.metrics}
         missing = len(wanted - tracker.points(shown.run_id))
         whole = shown.status == run.status and shown.tags.get(sync.VERSION) == run.version
-        what = "" if whole and not missing else f"{named}: its run is {shown.status}"
-        what += f", {missing} points missing" if what else ""
-        what += f", the trial is {trial.state}" if what and shown.status != run.status else ""
-    if what:
-        experiment = runs.experiment(found.name)
-        mend = partial(sync.rewrite, tracker, experiment, found.question, run)
-        yield Fault(found.name, what, mend)
+        if whole and not missing:
+            return
+        what = f"{named}: its run is {shown.status}, {missing} points missing"
+        if shown.status == run.status and not missing:
+            what = f"{named}: its run is not as the trial is stored now"
+    experiment = runs.experiment(found.name)
+    mend = partial(sync.rewrite, tracker, experiment, found.question, run)
+    yield Fault(found.name, what, mend)
 
 
 def _scans(tracker: Tracker, locations: Locations) -> Iterator[Fault]:

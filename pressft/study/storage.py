@@ -5,6 +5,7 @@ import json
 import time
 from collections.abc import Callable, Container, Iterator
 from contextlib import contextmanager
+from datetime import UTC
 from functools import wraps
 from typing import Any
 
@@ -20,6 +21,7 @@ from pressft.study.trials import Trial
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 
 DEFAULT = TrialSpec()
+TIMES = ("started", "ended")  # milliseconds since 1970
 FEW = 500  # trials that are asked for by id
 HURRY_S = 10.0  # the same, when a signal asked us to stop
 
@@ -83,7 +85,8 @@ class Patient(optuna.storages.RDBStorage):
         from optuna.storages._rdb.models import TrialUserAttributeModel as Attribute
         from optuna.storages._rdb.models import TrialValueModel as Value
 
-        trials = sqlalchemy.select(Row.trial_id, Row.number, Row.state)
+        times = Row._datetime_start_utc, Row._datetime_complete_utc
+        trials = sqlalchemy.select(Row.trial_id, Row.number, Row.state, *times)
         with self.engine.connect() as connection:
             # states first: a trial that is over by then has its value and its last attributes
             ordered = trials.where(Row.study_id == study_id).order_by(Row.number)
@@ -101,12 +104,16 @@ class Patient(optuna.storages.RDBStorage):
             for row in connection.execute(attributes.where(Attribute.trial_id.in_(ids))):
                 if row.trial_id in attrs:
                     attrs[row.trial_id][row.key] = json.loads(row.value_json)
-        for row in new:
-            noted = attrs[row.trial_id]
+        stored: Any
+        for stored in new:
+            noted = attrs[stored.trial_id]
             # a trial made by other hands has params of Optuna's alone
-            params = noted.pop("params", None) or self.get_trial(row.trial_id).params
-            value, state = losses.get(row.trial_id), row.state.name.lower()
-            yield Trial(row.number, state, params, value, noted, base, row.trial_id)
+            params = noted.pop("params", None) or self.get_trial(stored.trial_id).params
+            value, state = losses.get(stored.trial_id), stored.state.name.lower()
+            for name, at in zip(TIMES, stored[3:], strict=True):
+                if at and name not in noted:  # of a version that did not note them
+                    noted[name] = int(at.replace(tzinfo=UTC).timestamp() * 1000)
+            yield Trial(stored.number, state, params, value, noted, base, stored.trial_id)
 
     def widen(self, study_id: int, name: str, distribution: str) -> None:
         """Let a parameter's finished trials have more choices: those they had, and behind them new
