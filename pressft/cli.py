@@ -1,4 +1,4 @@
-"""The command line: wires the rooms together. Heavy rooms are imported inside the commands."""
+"""The command line. What is heavy to import is imported inside the commands."""
 
 import contextlib
 import dataclasses
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pressft._signals import Stopped
 from pressft.errors import MissingError, PressftError, UsageError
 from pressft.spec import ScanSpec, TrialSpec
 from pressft.study.locations import Locations
@@ -71,15 +72,15 @@ def corpus(
     as_json: Json = False,
 ) -> None:
     """Verify a corpus and show its counts, dates, languages, duplicates, splits, fingerprint."""
-    from pressft.corpus import format as room
     from pressft.corpus import summary as inventory
+    from pressft.corpus.format import read, read_dropped, read_manifest
     from pressft.report import terminal
 
     if dropped:
-        room.read_manifest(folder)  # a folder that is no corpus is told
-        terminal.dropped(map(dataclasses.asdict, room.read_dropped(folder)), as_json=as_json)
+        read_manifest(folder)  # a folder that is no corpus is named
+        terminal.dropped(map(dataclasses.asdict, read_dropped(folder)), as_json=as_json)
         return
-    found = room.read(folder)
+    found = read(folder)
     if export:
         for line in inventory.export_lines(found, export):
             typer.echo(line)
@@ -89,7 +90,7 @@ def corpus(
 
 
 As = Annotated[
-    str, typer.Option("--as", help="Another name for the study; known cells are taken over.")
+    str, typer.Option("--as", help="Another name for the study; known results are used.")
 ]
 
 
@@ -102,16 +103,16 @@ def sweep(
     measure: Annotated[
         bool, typer.Option("--measure", help="With --dry-run: also time and memory, from a probe.")
     ] = False,
-    workers: Annotated[int, typer.Option(min=1, help="Processes that train at once.")] = 1,
+    workers: Annotated[int, typer.Option(min=1, help="Processes that train at the same time.")] = 1,
     budget_hours: Annotated[
-        float | None, typer.Option(min=0.0, help="Take no new trial after so many hours.")
+        float | None, typer.Option(min=0.0, help="Start no new trial after so many hours.")
     ] = None,
     name: As = "",
     storage: Storage = None,
     tracking_uri: Uri = None,
     as_json: Json = False,
 ) -> None:
-    """Run a study, or go on with it where it was left; print its table."""
+    """Run a study, or resume it; print its table."""
     from pressft import progress
     from pressft.corpus import load
     from pressft.report import terminal
@@ -131,7 +132,7 @@ def sweep(
         terminal.plan(found, as_json=as_json)
         return
     with progress.reporter() as report:
-        from pressft import sweep as room
+        from pressft.sweep import run as run_sweep
 
         pool = None
         if workers > 1:
@@ -141,7 +142,7 @@ def sweep(
             command += ["--as", study.name, "--until", str(until)]
             where = {"PRESSFT_STORAGE": storage, "PRESSFT_TRACKING_URI": tracking_uri}
             pool = WorkerPool(command, {k: v for k, v in where.items() if v}, workers, report)
-        outcome = room.run(study, report, locations, pool=pool, until=until)
+        outcome = run_sweep(study, report, locations, pool=pool, until=until)
     _print_outcome(outcome, study.name, as_json=as_json)
 
 
@@ -158,10 +159,10 @@ def work(
     from pressft import progress
 
     with progress.reporter() as report:
-        from pressft import sweep as room
+        from pressft.sweep import work as take_trials
 
         locations = Locations(ROOT, storage, tracking_uri)
-        room.work(_study(file, name), report, locations, start_id, until)
+        take_trials(_study(file, name), report, locations, start_id, until)
 
 
 def _study(file: Path, name: str) -> "Study":
@@ -176,21 +177,21 @@ def _study(file: Path, name: str) -> "Study":
 def status(
     study: StudyName,
     watch: Annotated[
-        bool, typer.Option("--watch", help="Draw it again every few seconds, until it is done.")
+        bool, typer.Option("--watch", help="Redraw it every few seconds until the study is done.")
     ] = False,
     storage: Storage = None,
     as_json: Json = False,
 ) -> None:
-    """Show the table of a study, as far as it is, and the running trials."""
-    from pressft.report import status as room
+    """Show the table of a study so far, and its running trials."""
     from pressft.report import terminal
+    from pressft.report.status import look, progress
 
     locations = Locations(ROOT, storage)
     if watch and not as_json:
         _watch(study, locations)
         return
-    seen = room.look(study, locations)
-    terminal.status(seen.finding, room.progress(seen.found), seen.found.running, as_json=as_json)
+    seen = look(study, locations)
+    terminal.status(seen.finding, progress(seen.found), seen.found.running, as_json=as_json)
 
 
 def _watch(study: str, locations: Locations) -> None:
@@ -229,13 +230,12 @@ def report(
     """Write the page that answers a study's question, or its figures and tables for a paper, also
     while the study is running."""
     from pressft._files import write_atomically
-    from pressft.report import page as room
-    from pressft.report import status, tables
+    from pressft.report import page, status, tables
 
     locations = Locations(ROOT, storage)
     path = Path(output or f"{study}.html")
     forms = {
-        ".html": lambda: room.html(study, locations),
+        ".html": lambda: page.html(study, locations),
         ".md": lambda: tables.markdown(status.finding(study, locations)),
         ".csv": lambda: tables.as_csv(status.finding(study, locations)),
     }
@@ -248,7 +248,7 @@ def report(
     try:
         if is_folder:
             path.mkdir(parents=True, exist_ok=True)
-            files = room.files(study, locations)
+            files = page.files(study, locations)
         else:
             files = iter([("", forms[path.suffix]().encode())])
         for name, content in files:
@@ -279,10 +279,11 @@ def export(
     locations = Locations(ROOT, storage)
     status.find(study, locations)
     with progress.reporter() as report:
-        from pressft import export as room
+        from pressft.export import export as write_export
+        from pressft.export import to_gguf
 
-        receipt = room.export(study, arm, folder, locations, report.setup)
-        converted = room.to_gguf(folder) if gguf else ""
+        receipt = write_export(study, arm, folder, locations, report.setup)
+        converted = to_gguf(folder) if gguf else ""
     if as_json:
         typer.echo(json.dumps(dataclasses.asdict(receipt), indent=2, default=str))
     else:
@@ -303,9 +304,9 @@ def run(as_json: Json = False, **settings: Any) -> None:  # noqa: ANN401  (Trial
     spec = TrialSpec(**settings)
     load.check(spec.corpus)  # found missing before seconds of imports
     with progress.reporter() as report:
-        from pressft import sweep as room
+        from pressft.sweep import run_one
 
-        outcome = room.run_one(spec, report, Locations(ROOT))
+        outcome = run_one(spec, report, Locations(ROOT))
     _print_outcome(outcome, "run", as_json=as_json)
 
 
@@ -350,25 +351,27 @@ app.command()(_with_options_of(ScanSpec, scan))
 
 @app.command()
 def doctor(
-    fix: Annotated[bool, typer.Option("--fix", help="Mend what can be, after a backup.")] = False,
+    fix: Annotated[
+        bool, typer.Option("--fix", help="Mend what can be mended, after a backup.")
+    ] = False,
     rebuild_mlflow: Annotated[
-        bool, typer.Option("--rebuild-mlflow", help="Make the local MLflow view anew.")
+        bool, typer.Option("--rebuild-mlflow", help="Rebuild the local MLflow store.")
     ] = False,
     storage: Storage = None,
     tracking_uri: Uri = None,
     as_json: Json = False,
 ) -> None:
-    """Say where Optuna, MLflow and the files disagree, and mend it."""
-    from pressft import doctor as room
+    """Find where Optuna, MLflow and the files disagree, and mend it."""
+    from pressft.doctor import backup, examine, mended, rebuild
 
     locations = Locations(ROOT, storage, tracking_uri)
     if not storage and not (ROOT / "optuna.db").is_file():
         raise UsageError(f"nothing has been run in {ROOT} yet: there is nothing to examine")
     if fix or rebuild_mlflow:
-        typer.echo(f"backup: {room.backup(locations)}", err=True)
+        typer.echo(f"backup: {backup(locations)}", err=True)
     if rebuild_mlflow:
-        room.rebuild(locations, lambda line: typer.echo(line, err=True))
-    faults = [(fault, fix and room.mended(fault)) for fault in room.examine(locations)]
+        rebuild(locations, lambda line: typer.echo(line, err=True))
+    faults = [(fault, fix and mended(fault)) for fault in examine(locations)]
     left = sum(not done for _, done in faults)
     if as_json:
         rows = [{"study": f.study, "fault": f.what, "mended": done} for f, done in faults]
@@ -385,20 +388,23 @@ def doctor(
 @app.command()
 def ui(
     port: Annotated[
-        int, typer.Option(min=0, max=65535, help="Port on 127.0.0.1; one in use, or 0: a free one.")
+        int,
+        typer.Option(
+            min=0, max=65535, help="Port on 127.0.0.1; if it is in use, or 0, a free one is taken."
+        ),
     ] = 5000,
-    optuna: Annotated[bool, typer.Option("--optuna", help="Open optuna-dashboard, too.")] = False,
+    optuna: Annotated[bool, typer.Option("--optuna", help="Also serve optuna-dashboard.")] = False,
     storage: Storage = None,
 ) -> None:
-    """Open the MLflow UI on mlruns/, for this machine only; print the page of each study."""
-    from pressft.tracking import ui as room
+    """Serve the MLflow UI on mlruns/ to this machine only; print the page of each study."""
+    from pressft.tracking.ui import dashboard, mlflow, serve
 
-    sites = [room.mlflow(ROOT, port)]
+    sites = [mlflow(ROOT, port)]
     if optuna and not storage and not (ROOT / "optuna.db").is_file():
         raise MissingError(f"no studies in {ROOT}: start with `pressft sweep experiments/smoke.py`")
     if optuna:
-        sites.append(room.dashboard(Locations(ROOT, storage).storage, 0))
-    room.serve(sites, typer.echo)
+        sites.append(dashboard(Locations(ROOT, storage).storage, 0))
+    serve(sites, typer.echo)
 
 
 @app.command()
@@ -408,10 +414,10 @@ def demo(as_json: Json = False) -> None:
 
     with progress.reporter() as report:
         from pressft import sweep
-        from pressft.demo import run as room
+        from pressft.demo.run import choose, crawl
 
-        study, stories = room.choose(report)
-    room.crawl(Path(study.base.corpus), stories)
+        study, stories = choose(report)
+    crawl(Path(study.base.corpus), stories)
     with progress.reporter() as report:
         outcome = sweep.run(study, report, Locations(ROOT))
     _print_outcome(outcome, study.name, as_json=as_json)
@@ -428,13 +434,9 @@ def main() -> None:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
-    except BaseException as error:
-        code = getattr(error, "code", None)
-        if type(error).__name__ == "Stopped":
-            typer.echo(f"pressft: stopped by {error}; the same command goes on from here", err=True)
-        if isinstance(code, int):
-            sys.exit(code)
-        raise
+    except Stopped as error:
+        typer.echo(f"pressft: stopped by {error}; the same command resumes", err=True)
+        sys.exit(error.code)
 
 
 def _print_outcome(outcome: "Outcome", name: str, *, as_json: bool) -> None:
@@ -443,6 +445,6 @@ def _print_outcome(outcome: "Outcome", name: str, *, as_json: bool) -> None:
     terminal.finding(outcome.finding, as_json=as_json)
     typer.echo(f"{name}: {outcome}. Compare the runs with: pressft ui", err=True)
     if outcome.timed_out:
-        typer.echo("the hours are over; the same command goes on from here", err=True)
+        typer.echo("the hours are over; the same command resumes", err=True)
     if outcome.failed:
         raise typer.Exit(1)
