@@ -86,7 +86,7 @@ def rebuild(locations: Locations, say: Callable[[str], None]) -> None:
     (locations.root / STORE).unlink(missing_ok=True)
     tracker = Tracker(locations.root, locations.tracking_uri)
     for name in reader.names(locations.storage):
-        n = sync.study(tracker, status.look(name, locations), Store(locations.root))
+        n = sync.study(tracker, status.look(name, locations), Store(locations.root), say)
         if runs.experiment(name) == name:
             summary.write(tracker, name, locations)
         say(f"{name}: {n} runs")

@@ -287,7 +287,7 @@ class Sweep:
                 raise AwayError(f"MLflow has not taken {left} runs")
             with self.sync.paused():  # matplotlib draws in one thread at a time
                 seen = status.look(self.study.name, self.locations)
-                sync.study(self.tracker, seen, self.context.store)
+                sync.study(self.tracker, seen, self.context.store, self.report.say)
                 self.summarized = -1
                 self.summarize()
         except (AwayError, GoneError, RejectedError) as error:

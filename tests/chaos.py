@@ -69,7 +69,9 @@ class Plan:
         return Study("chaos", dataclasses.replace(BASE, tokens=self.tokens), space)
 
 
-LONG = Plan(trials=60, kills=100, saves=50, restarts=10, outages=5, outage_s=60, pause_s=1.0)
+LONG = Plan(
+    trials=60, kills=100, saves=50, restarts=10, outages=5, outage_s=60, pause_s=1.0, tokens=6144
+)
 CROWD = Plan(trials=200, kills=0, saves=0, restarts=0, outages=0, outage_s=0, tokens=256)
 SHORT = Plan(
     trials=16, kills=10, saves=5, restarts=2, outages=1, outage_s=8, pause_s=1.5, workers=3

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
-from pressft.errors import PressftError
+from pressft.errors import DataError, PressftError
 from pressft.report.status import Look
 from pressft.score import recovery, total
 from pressft.spec import WHOLE
@@ -133,20 +133,25 @@ def lacking(found: Stored, shown: Sequence[Shown]) -> list[Trial]:
     ]
 
 
-def study(tracker: Tracker, seen: Look, store: Store) -> int:
-    """Write all that MLflow lacks of a stored study's trials; how many runs that were.
+def study(tracker: Tracker, seen: Look, store: Store, say: Callable[[str], None]) -> int:
+    """Write all that MLflow lacks of a stored study's trials; how many runs that were. `say` hears
+    of those that cannot be shown, which stand in nobody's way.
 
     Raises:
-        AwayError, RejectedError, GoneError: as MLflow answers.
+        AwayError, GoneError: as MLflow answers.
     """
     found = seen.found
     name = runs.experiment(found.name)
     experiment = tracker.experiment(name, found.question)
-    trials = lacking(found, tracker.runs(experiment, found.name))
-    for trial in trials:
-        write(tracker, name, found.question, runs.of_trial(found, trial, store))
+    n = 0
+    for trial in lacking(found, tracker.runs(experiment, found.name)):
+        try:
+            write(tracker, name, found.question, runs.of_trial(found, trial, store))
+            n += 1
+        except (RejectedError, DataError) as error:
+            say(f"trial {trial.number} ({trial.arm}) cannot be shown in MLflow: {error}")
     recoveries(tracker, experiment, seen)
-    return len(trials)
+    return n
 
 
 def recoveries(tracker: Tracker, experiment: str, seen: Look) -> int:
@@ -205,6 +210,7 @@ class Sync:
         self._wanted: dict[str, Run] = {}  # by record: only the last state counts
         self._known: dict[str, Known] = {}
         self._turn = threading.Lock()  # of the thread, or of one who flushes
+        self._guard = threading.Lock()  # of what is wanted
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._work, daemon=True)
         self._away = False
@@ -224,7 +230,8 @@ class Sync:
 
     def show(self, run: Run) -> None:
         """Let MLflow show this state of a run, soon; returns at once."""
-        self._wanted[run.record] = run
+        with self._guard:
+            self._wanted[run.record] = run
 
     def flush(self, patience_s: float = PATIENCE_S) -> int:
         """Write all that is wanted now, for so many seconds at most; how many runs still lack."""
@@ -262,7 +269,9 @@ class Sync:
 
     def _round(self) -> bool:
         """Write what is wanted; whether the server answered."""
-        for record, run in list(self._wanted.items()):
+        with self._guard:
+            wanted = list(self._wanted.items())
+        for record, run in wanted:
             try:
                 self._write(record, run)
             except AwayError as error:
@@ -288,5 +297,6 @@ class Sync:
         else:
             if run.status in OPEN:
                 self._known[record] = known
-        if self._wanted.get(record) is run:
-            del self._wanted[record]
+        with self._guard:  # or a state that came meanwhile would be lost
+            if self._wanted.get(record) is run:
+                del self._wanted[record]
