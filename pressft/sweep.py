@@ -324,7 +324,7 @@ class Sweep:
                 result = known or self.train(trial, curve, stopping)
             self.keep(trial, result, reused=known is not None)
         except Stopped:
-            with self.ledger.hurry():
+            with self.ledger.brief_retries():
                 self.fail(trial, curve, "stopped by a signal", again=True, interrupted=True)
             raise
         except Rested:

@@ -103,7 +103,7 @@ class Ledger:
                 and kind != before[name]
                 and isinstance(kind, CategoricalDistribution)
             ):
-                self._storage.widen(study._study_id, name, distribution_to_json(kind))
+                self._storage.extend_choices(study._study_id, name, distribution_to_json(kind))
         if changed:
             kept = {name: distribution_to_json(kind) for name, kind in self._space.items()}
             study.set_user_attr("choices", kept)
@@ -310,13 +310,13 @@ class Ledger:
         return True
 
     @contextmanager
-    def hurry(self) -> Iterator[None]:
-        """Within it a storage that is away is not waited for long."""
-        self._storage.patience_s = storage.HURRY_S
+    def brief_retries(self) -> Iterator[None]:
+        """Within the block, calls to an unreachable storage are retried for a short time only."""
+        self._storage.retry_for_s = storage.BRIEF_RETRY_S
         try:
             yield
         finally:
-            self._storage.patience_s = database.PATIENCE_S
+            self._storage.retry_for_s = database.RETRY_FOR_S
 
     def trials(self) -> list[Trial]:
         """All trials, by number."""

@@ -54,7 +54,7 @@ class Stored:
         ]
 
 
-def with_losses(opened: storage.Patient, trial: Trial) -> Trial:
+def with_losses(opened: storage.RetryingStorage, trial: Trial) -> Trial:
     """A running trial with its validation losses so far."""
     seen = sorted(opened.get_trial(trial.id).intermediate_values.items())
     return dataclasses.replace(trial, attrs={**trial.attrs, "losses": seen})
