@@ -208,11 +208,11 @@ def difference(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "")
     return lines
 
 
-def grows(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
+def is_extension(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
     """Whether the new definition asks for all that the old one did, and for more of it: choices,
     seeds, or trials an arm."""
 
-    def holds(before: object, after: object) -> bool:
+    def includes(before: object, after: object) -> bool:
         both = isinstance(before, list) and isinstance(after, list)
         return set(before) <= set(after) if both else before == after  # type: ignore[call-overload]
 
@@ -220,7 +220,7 @@ def grows(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
     return (
         all(old.get(key) == new.get(key) for key in {*old, *new} - flexible)
         and old["space"].keys() == new["space"].keys()
-        and all(holds(values, new["space"][name]) for name, values in old["space"].items())
+        and all(includes(values, new["space"][name]) for name, values in old["space"].items())
         and new["seeds"][: len(old["seeds"])] == old["seeds"]
         and (old["trials"] or 0) <= (new["trials"] or 0)
     )
