@@ -317,7 +317,7 @@ class Sweep:
         curve: list[Point] = []
 
         try:
-            with self.context.store.alone(cell):
+            with self.context.store.lock(cell):
                 known = self.context.store.trial(cell)
                 if known:
                     self.report.advance(f"{spec.remove}: known", self.context.cost(spec))

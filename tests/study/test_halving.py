@@ -206,5 +206,5 @@ def test_short_trials_have_fewer_rungs() -> None:
 
 @pytest.mark.parametrize("name", ["tokens", "batch", "block"])
 def test_halving_refuses_trials_of_different_steps(name: str) -> None:
-    with pytest.raises(UsageError, match=f"trials rest at the same step; fix {name}"):
+    with pytest.raises(UsageError, match=f"pauses all trials at the same step: give {name}"):
         Study("s", BASE, {name: Choices(64, 128)}, pruning="halving")
