@@ -20,7 +20,7 @@ from pressft.errors import MissingError, UsageError
 from pressft.model import files
 from pressft.report import status
 from pressft.spec import TrialSpec, Value, resolve
-from pressft.study.halving import Rungs
+from pressft.study.halving import Halving
 from pressft.study.locations import Locations
 from pressft.study.results import Store
 from pressft.study.study import Choices, Range, Study
@@ -157,7 +157,9 @@ def _trials(study: Study, locations: Locations) -> list[Trial]:
 
 
 def _arm(study: Study, arm: str, depth: int | None, asked: int, known: int) -> ArmPlan:
-    tokens = (asked - known) * study.spec(remove=arm).trained_tokens * Rungs(study).share()
+    tokens = (
+        (asked - known) * study.spec(remove=arm).trained_tokens * Halving(study).trained_share()
+    )
     removed = tuple(map(str, resolve(arm, depth))) if depth else ()
     return ArmPlan(arm, removed, asked, known, round(tokens))
 
@@ -218,7 +220,7 @@ def check_disk(study: Study, model: "PreTrainedModel", root: Path) -> None:
     if isinstance(ranks, Range):
         rank = int(ranks.high)
     one = adapter.size(model, rank)
-    each = CHECKPOINT if Rungs(study).until(study.spec(seed=study.seeds[0])) else 1  # that rests
+    each = CHECKPOINT if Halving(study).next_rung(study.spec(seed=study.seeds[0])) else 1  # paused
     free, needed = (
         shutil.disk_usage(root).free,
         DISK_ROOM + one * (WHILE_TRAINING + each * study.n_trials),

@@ -30,7 +30,7 @@ from pressft.report import status, tables
 from pressft.report.finding import Finding
 from pressft.spec import ScanSpec, TrialSpec, resolve
 from pressft.study import prompts, reader
-from pressft.study.halving import Rungs
+from pressft.study.halving import Halving
 from pressft.study.ledger import Ledger
 from pressft.study.locations import Locations
 from pressft.study.prompts import Prompts
@@ -180,8 +180,8 @@ class Sweep:
 
     def run(self, stopping: Stopping, pool: WorkerPool | None, until: float) -> Outcome:
         """All that is open, one trial after the other or by the pool."""
-        if self.ledger.grown:
-            self.report.say(f"{self.study.name} grows: {self.ledger.grown}")
+        if self.ledger.extension:
+            self.report.say(f"{self.study.name} grows: {self.ledger.extension}")
         for trial in self.recover():
             self.report.say(f"trial {trial.number} was left unfinished: its cell is run again")
         context, names = self.context, self.study.arms()
@@ -218,7 +218,7 @@ class Sweep:
 
     def a_trial(self) -> int:
         """Scored-token equivalents of a trial, on average: halving trains most of them in part."""
-        return round(self.context.cost(self.study.base) * Rungs(self.study).share())
+        return round(self.context.cost(self.study.base) * Halving(self.study).trained_share())
 
     def recover(self, worker: str = "", reason: str = "its process died") -> list[Trial]:
         """Close what dead processes left; what their checkpoints hold of their curves is kept."""
@@ -257,11 +257,11 @@ class Sweep:
         """Trials until there are none to take, also none that others may yet leave."""
         while time.time() < until:
             trial = self.ledger.take()
-            for ended in self.ledger.behind():
+            for ended in self.ledger.newly_pruned():
                 self.end(ended, str(ended.attrs["pruned"]))
             if trial:
                 self.run_trial(trial, stopping)
-            elif self.ledger.busy():
+            elif self.ledger.others_running():
                 time.sleep(WAIT_S)
                 self.recover()
             else:
@@ -269,7 +269,7 @@ class Sweep:
 
     def finish(self) -> Finding:
         """What only the whole study knows: inference cost, answers, and all that MLflow lacks."""
-        with self.ledger.ending:
+        with self.ledger.finish_lock:
             done = status.by_arm(self.ledger.trials(), self.context.store)
             chosen = {arm: best for arm in done if (best := arms.choose(done[arm]))}
             specs = [self.study.spec(remove=arm) for arm in self.study.arms()]
@@ -317,19 +317,19 @@ class Sweep:
         curve: list[Point] = []
 
         try:
-            with self.context.store.alone(cell):
+            with self.context.store.lock(cell):
                 known = self.context.store.trial(cell)
                 if known:
                     self.report.advance(f"{spec.remove}: known", self.context.cost(spec))
                 result = known or self.train(trial, curve, stopping)
             self.keep(trial, result, reused=known is not None)
         except Stopped:
-            with self.ledger.hurry():
+            with self.ledger.brief_retries():
                 self.fail(trial, curve, "stopped by a signal", again=True, interrupted=True)
             raise
         except Rested:
             self.keep_curve(trial, curve)
-            self.ledger.rest(trial)
+            self.ledger.pause(trial)
             self.show(trial)
         except Pruned as reason:
             self.keep_curve(trial, curve)
@@ -358,7 +358,10 @@ class Sweep:
             What `trial.steps` raises.
         """
         spec, rests, far = trial.spec, False, ""
-        until, run = self.ledger.until(trial), runs.of_trial(self.stored, trial, self.context.store)
+        until, run = (
+            self.ledger.next_rung(trial),
+            runs.of_trial(self.stored, trial, self.context.store),
+        )
 
         def advance(what: str, units: int) -> None:
             self.report.advance(what + far, units)
@@ -426,7 +429,7 @@ class Sweep:
         """Close a trial that has a result."""
         for point in result.curve if reused else ():
             if "eval/loss" in point.metrics:
-                self.ledger.tell(trial, point.tokens, point.metrics["eval/loss"])
+                self.ledger.record_loss(trial, point.tokens, point.metrics["eval/loss"])
         score = result.test_score
         self.ledger.note(trial, test_loss=score.loss, reused=reused)
         ours = self.ledger.complete(trial, result.validation.loss)

@@ -91,7 +91,7 @@ MISTAKES = [
     (("sweep", "folder"), 2, "folder: no such experiment file"),
     (("sweep", "raises.py"), 2, "raises.py does not run: ValueError: two lines"),
     (("sweep", "unclosed.py"), 2, "unclosed.py does not run: SyntaxError"),
-    (("sweep", "nothing.py"), 2, "nothing.py: holds no STUDY"),
+    (("sweep", "nothing.py"), 2, "nothing.py: defines no STUDY"),
     (("corpus", "latin.txt"), 4, "no corpus folder latin.txt"),
     (("run", "--model", "tiny-llama", "--corpus", "latin.txt"), 4, "latin.txt: not UTF-8 text"),
     (("run", "--model", "tiny-llama", "--corpus", "short.txt"), 4, "more text is needed"),

@@ -114,7 +114,7 @@ def test_names_that_lead_elsewhere_are_refused_and_nothing_is_copied(
     ledger.fail(trial, "odd", again=False)
     words = [fault.what for fault in doctor.examine(locations) if not doctor.mended(fault)]
     assert any(f"{adapter / 'secret'} is a link" in word for word in words)
-    assert any("'../../outside' is no cell" in word for word in words)
+    assert any("'../../outside' is not a cell" in word for word in words)
     assert sorted(runs(client)) == [0, 1, 2, 4, 5, 6]
     assert not outside.exists()
 

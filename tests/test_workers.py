@@ -69,7 +69,7 @@ def test_four_workers_asked_for_thirty_trials_run_thirty(storage: str) -> None:
                 if trial := ledger.take():
                     time.sleep(source.uniform(0, 0.02))
                     ledger.complete(trial, source.random())
-                elif ledger.busy():
+                elif ledger.others_running():
                     time.sleep(0.05)
                 else:
                     os._exit(0)
@@ -117,14 +117,14 @@ def halve(storage: str, start_id: str, pause_s: float, deadly: Tickets | None = 
             if deadly and deadly.draw():
                 os.kill(os.getpid(), signal.SIGKILL)
             time.sleep(random.uniform(0, pause_s))
-            ledger.tell(
-                trial, ledger.until(trial) or SPEC.trained_tokens, loss := 3 / trial.spec.rank
+            ledger.record_loss(
+                trial, ledger.next_rung(trial) or SPEC.trained_tokens, loss := 3 / trial.spec.rank
             )
-            if ledger.until(trial):
-                ledger.rest(trial)
+            if ledger.next_rung(trial):
+                ledger.pause(trial)
             else:
                 ledger.complete(trial, loss)
-        elif ledger.busy():
+        elif ledger.others_running():
             time.sleep(0.05)
             ledger.recover()
         else:

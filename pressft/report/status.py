@@ -93,7 +93,7 @@ def progress(found: Stored) -> str:
     failed = {trial.key for trial in found.trials if trial.state == "fail"} - done
     text = f"{_done(found)} of {max(found.asked, _done(found))} trials done"
     text += f", {early} of them ended early" if early else ""
-    resting = sum(trial.rests for trial in found.trials)
+    resting = sum(trial.is_paused for trial in found.trials)
     text += f", {resting} rest at a rung" if resting else ""
     return text + (f", {len(failed)} failed" if failed else "")
 

@@ -1,4 +1,4 @@
-"""A database that several processes use: waited for while it is away, and a lock of them all."""
+"""A database shared by several processes: retries while it is unreachable, and a common lock."""
 
 import hashlib
 import time
@@ -12,11 +12,11 @@ import sqlalchemy
 import tenacity
 from sqlalchemy.exc import InterfaceError, OperationalError, PendingRollbackError
 
-PATIENCE_S = 900.0  # with a database that was there and is away
+RETRY_FOR_S = 900.0  # while a database that has answered before is unreachable
 
 
-def is_away(error: BaseException) -> bool:
-    """Whether a database that was there does not answer now, or is busy with others."""
+def is_unreachable(error: BaseException) -> bool:
+    """Whether the error says that the database is unreachable or locked by other processes."""
     at: BaseException | None = error
     while at is not None and not isinstance(
         at, OperationalError | InterfaceError | PendingRollbackError
@@ -28,36 +28,36 @@ def is_away(error: BaseException) -> bool:
     return "sqlite" not in words or "locked" in words
 
 
-def patiently(what: Callable[[], Any], patience_s: Callable[[], float]) -> Any:  # noqa: ANN401
-    """Call until the database answers, with growing pauses, for so many seconds at most."""
+def with_retries(call: Callable[[], Any], retry_for_s: Callable[[], float]) -> Any:  # noqa: ANN401
+    """Call until the database answers, with growing pauses, for at most `retry_for_s` seconds."""
     began = time.monotonic()
     return tenacity.Retrying(
-        retry=tenacity.retry_if_exception(is_away),
-        stop=lambda _: time.monotonic() - began > patience_s(),
+        retry=tenacity.retry_if_exception(is_unreachable),
+        stop=lambda _: time.monotonic() - began > retry_for_s(),
         wait=tenacity.wait_random_exponential(0.1, 5.0),
         reraise=True,
-    )(what)
+    )(call)
 
 
 def address(storage: str) -> sqlalchemy.URL:
-    """A storage's address; `postgresql://` means psycopg 3, which is what is installed with us."""
+    """The URL of a storage; `postgresql://` selects psycopg 3, the driver that we install."""
     url = sqlalchemy.make_url(storage)
     return url.set(drivername="postgresql+psycopg") if url.drivername == "postgresql" else url
 
 
 class Lock(AbstractContextManager["Lock"]):
-    """What only one process at a time holds."""
+    """A lock that only one process at a time holds."""
 
     def holds(self) -> bool:
-        """Whether we still hold it: a database that was restarted has given it away."""
+        """Whether we still hold it: a database that restarts releases its locks."""
         return True
 
 
 class _FileLock(Lock):
-    """A file beside SQLite."""
+    """A lock file beside an SQLite database."""
 
     def __init__(self, path: Path) -> None:
-        if not path.parent.is_dir():  # the lock would make it, at a mistyped place
+        if not path.parent.is_dir():  # filelock would create it, even for a mistyped path
             raise FileNotFoundError(f"no folder {path.parent}")
         self._lock = filelock.FileLock(path)
 
@@ -70,15 +70,15 @@ class _FileLock(Lock):
 
 
 class _AdvisoryLock(Lock):
-    """A lock of PostgreSQL, which gives it up by itself when its holder is gone."""
+    """An advisory lock of PostgreSQL, which releases it when the connection of its holder ends."""
 
-    def __init__(self, url: sqlalchemy.URL, name: str, patience_s: float) -> None:
-        self._patience_s = patience_s
+    def __init__(self, url: sqlalchemy.URL, name: str, retry_for_s: float) -> None:
+        self._patience_s = retry_for_s
         self._engine = sqlalchemy.create_engine(url, poolclass=sqlalchemy.NullPool)
         self._key = int.from_bytes(hashlib.sha256(name.encode()).digest()[:7])
 
     def __enter__(self) -> Lock:
-        patiently(self._acquire, lambda: self._patience_s)
+        with_retries(self._acquire, lambda: self._patience_s)
         return self
 
     def _acquire(self) -> None:
@@ -99,15 +99,15 @@ class _AdvisoryLock(Lock):
 
 
 class _NoLock(nullcontext["Lock"], Lock):
-    """Of a database that only this process has."""
+    """No lock, for a database that only this process uses."""
 
 
-def lock(storage: str, name: str, patience_s: float = PATIENCE_S) -> Lock:
-    """A lock of all processes that use a storage: a file beside SQLite, an advisory lock of
-    PostgreSQL, for which a database that does not answer is waited for so many seconds."""
+def lock(storage: str, name: str, retry_for_s: float = RETRY_FOR_S) -> Lock:
+    """A lock shared by all processes that use a storage: a file beside SQLite, an advisory lock in
+    PostgreSQL, which is retried for `retry_for_s` seconds while the database is unreachable."""
     url = address(storage)
     if url.get_backend_name() == "sqlite" and url.database:
         return _FileLock(Path(url.database).with_name(f".{name}.plan.lock"))
     if url.get_backend_name() == "postgresql":
-        return _AdvisoryLock(url, name, patience_s)
+        return _AdvisoryLock(url, name, retry_for_s)
     return _NoLock()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True)
 class Locations:
-    """Where a study keeps what: files under `root`, trials in Optuna's storage, runs in MLflow.
+    """Where a study is kept: files under `root`, trials in Optuna's storage, runs in MLflow.
 
     Both default to SQLite under `root`.
     """
@@ -17,5 +17,5 @@ class Locations:
 
     @property
     def storage(self) -> str:
-        """URL of Optuna's storage."""
+        """The URL of Optuna's storage."""
         return self.optuna_url or f"sqlite:///{self.root.resolve() / 'optuna.db'}"

@@ -1,4 +1,4 @@
-"""What models are asked to read: prompts to continue, questions with their right answers."""
+"""Prompts that models continue, and questions with the right answers that they are scored on."""
 
 import json
 from collections.abc import Mapping
@@ -20,32 +20,31 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Prompts:
-    """Prompts and questions in their order; empty where a study has none."""
+    """The prompts and questions of a study, in order; empty if it has none."""
 
     prompts: tuple[str, ...] = ()
     questions: tuple[Question, ...] = ()
 
     @classmethod
     def of(cls, stored: Mapping[str, Any]) -> "Prompts":
-        """Back from `asdict`, also of nothing."""
+        """The inverse of `asdict`; an empty mapping gives no prompts."""
         asked = (Question(**question) for question in stored.get("questions", ()))
         return cls(tuple(stored.get("prompts", ())), tuple(asked))
 
     @property
     def key(self) -> str:
-        """16 hex digits that name the very texts."""
+        """16 hex digits that identify the texts."""
         return digest(asdict(self))
 
     def __bool__(self) -> bool:
-        """Whether there is anything to read."""
         return bool(self.prompts or self.questions)
 
 
 def load(prompts: str, questions: str) -> Prompts:
-    """Prompts from a text file, one a line, and questions from a JSONL file; "" is none.
+    """Prompts from a text file, one per line, and questions from a JSONL file; "" for no file.
 
     Raises:
-        DataError: a file that is not there, or a line that is not what it should be.
+        DataError: a file cannot be read, or a line does not have the expected form.
     """
     lines = _lines(Path(prompts)) if prompts else []
     asked = [_question(questions, *line) for line in _lines(Path(questions))] if questions else []
@@ -53,15 +52,15 @@ def load(prompts: str, questions: str) -> Prompts:
 
 
 def _lines(path: Path) -> list[tuple[int, str]]:
-    """Number and text of the lines that hold something."""
+    """The non-empty lines with their numbers."""
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: {error}; one prompt or JSON object a line, UTF-8") from error
+        raise DataError(f"{path}: {error}; one prompt or JSON object per line, UTF-8") from error
     numbered = enumerate(text.splitlines(), 1)
     found = [(number, line.strip()) for number, line in numbered if line.strip()]
     if not found:
-        raise DataError(f"{path}: empty; one prompt or JSON object a line, UTF-8")
+        raise DataError(f"{path}: empty; one prompt or JSON object per line, UTF-8")
     return found
 
 
@@ -70,7 +69,7 @@ def _question(path: str, number: int, line: str) -> Question:
         data = json.loads(line)
         question, answer = data["question"], data["answer"]
         if not (isinstance(question, str) and isinstance(answer, str) and answer.strip()):
-            raise ValueError("texts expected, the answer not empty")
+            raise ValueError("expected two strings, the answer not empty")
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(
             f'{path}, line {number}: {error}; give {{"question": "…", "answer": "…"}}'

@@ -1,4 +1,4 @@
-"""A study as its storage has it, for those who only look, or close what nobody works on."""
+"""Read a stored study without running it, and close trials whose process is dead."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -13,15 +13,15 @@ from pressft.study import storage
 from pressft.study.liveness import is_gone
 from pressft.study.trials import Trial, now_ms
 
-ENVIRONMENT = "environment-"  # what the attributes begin with that hold one each
+ENVIRONMENT = "environment-"  # prefix of the study attributes that each hold one environment
 
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """A study as its storage knows it: base spec, hashes of weights and corpus, trials; its
-    question, how many trials it asks for, its prompts, where it was run last, the environments that
-    its trials name, its datasets, and its corpus in numbers (as `corpus.summary` has it; none in a
-    study of an older version)."""
+    """A stored study: base spec, hashes of weights and corpus, trials, definition, question, number
+    of trials asked for, prompts, the environment of its last start, the environments that its
+    trials name, datasets, and the corpus in numbers (as `corpus.summary` gives it; empty in a study
+    of an older version)."""
 
     name: str
     base: TrialSpec
@@ -44,7 +44,7 @@ class Stored:
 
     @property
     def varied(self) -> list[str]:
-        """Settings that take several numbers, the arms left out."""
+        """The settings, arms left out, that take several numbers."""
         return [
             name
             for name, values in self.definition["space"].items()
@@ -54,17 +54,17 @@ class Stored:
         ]
 
 
-def with_losses(opened: storage.Patient, trial: Trial) -> Trial:
-    """A running trial with its validation losses so far."""
+def with_losses(opened: storage.RetryingStorage, trial: Trial) -> Trial:
+    """The trial with its validation losses so far."""
     seen = sorted(opened.get_trial(trial.id).intermediate_values.items())
     return dataclasses.replace(trial, attrs={**trial.attrs, "losses": seen})
 
 
 def read(name: str, address: str) -> Stored:
-    """A stored study, for those who only look.
+    """Read a stored study.
 
     Raises:
-        UsageError: no such study; the message names those there are.
+        UsageError: no such study; the message names the existing ones.
     """
     opened = storage.backend(address)
     study = storage.connect(opened, name, create=False)
@@ -97,22 +97,22 @@ def read(name: str, address: str) -> Stored:
 
 
 def names(address: str) -> list[str]:
-    """Names of all studies in a storage.
+    """The names of all studies in a storage.
 
     Raises:
-        MissingError: it cannot be opened.
+        MissingError: the storage cannot be opened.
     """
     with storage.opening():
         return sorted(optuna.get_all_study_names(storage.backend(address)))
 
 
 def is_dead(trial: Trial) -> bool:
-    """Whether the process that had a running trial is gone."""
+    """Whether the process that ran a trial is dead."""
     return is_gone(str(trial.attrs.get("worker", "")), float(trial.attrs.get("alive", 0.0)))
 
 
 def end(name: str, address: str, number: int) -> None:
-    """Close a trial that nobody works on any more; the next sweep runs its cell again."""
+    """Close a running trial whose process is dead; the next sweep runs its cell again."""
     opened = storage.backend(address)
     study = storage.connect(opened, name, create=False)
     trial = next(t for t in opened.read(study._study_id) if t.number == number)

@@ -1,6 +1,6 @@
-"""What trials and untrained models scored, kept as files: one folder a cell, written once.
+"""The results of trials and of untrained models, as files: one folder per cell, written once.
 
-`mlruns/cells/CELL/result.json` is there if and only if the cell is done. MLflow shows copies.
+`mlruns/cells/CELL/result.json` exists if and only if the cell is done. MLflow shows copies.
 """
 
 import json
@@ -19,9 +19,9 @@ from pressft.errors import DataError
 from pressft.score import Score, total
 from pressft.spec import Removal
 
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")  # of a cell: no way out of the folder of cells
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")  # of a cell; it cannot lead out of their folder
 
-# a score is stored as [nats, tokens, bytes, words]: there is one a document
+# stored as [nats, tokens, bytes, words], to be short: there is one score per document
 StoredScore = Annotated[
     Score,
     BeforeValidator(lambda row: Score(*row) if isinstance(row, list) else row),
@@ -30,7 +30,7 @@ StoredScore = Annotated[
 
 
 class Point(NamedTuple):
-    """Numbers of a training after so many tokens; `time` in milliseconds since 1970."""
+    """Metrics of a training after `tokens` tokens; `time` in milliseconds since 1970."""
 
     tokens: int
     metrics: dict[str, float]
@@ -42,8 +42,8 @@ Curve = tuple[Point, ...]
 
 @dataclass(frozen=True, slots=True)
 class Untrained:
-    """A cut base before any training: score of each test document and of each general one, greedy
-    continuations."""
+    """The result of a cut base before any training: scores of the test documents and of the general
+    ones, greedy continuations."""
 
     removal: Removal
     parameters: int  # of the cut model
@@ -54,31 +54,31 @@ class Untrained:
 
 @dataclass(frozen=True, slots=True)
 class TrialResult:
-    """One finished cell; `curve` is in the order of tokens, seconds are wall clock."""
+    """The result of one finished cell; `curve` is ordered by tokens, seconds are wall clock."""
 
     cell: str
     removal: Removal
     validation: StoredScore
-    test: tuple[StoredScore, ...]  # of each test document, in the order of `Untrained.test`
+    test: tuple[StoredScore, ...]  # per test document, in the order of `Untrained.test`
     curve: Curve
     samples: tuple[str, ...]
-    data: str  # digest of the training tokens in their order: equal for equal data
+    data: str  # digest of the training tokens in order
     tokens: int
     training_s: float
     total_s: float
-    general: tuple[StoredScore, ...] = ()  # likewise, of the general text where there is one
-    micro: int = 0  # blocks a pass: fewer where memory was short
+    general: tuple[StoredScore, ...] = ()  # per general document, if there are any
+    micro: int = 0  # sequences per pass; fewer where memory was short
 
     @property
     def test_score(self) -> Score:
-        """Score of the whole test split."""
+        """The score of the whole test split."""
         return total(self.test)
 
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """Inference cost of a cut model on `machine`: speed of greedy generation, peak memory of
-    weights and work, size of its weights as exported."""
+    """The inference cost of a cut model on `machine`: speed of greedy generation, peak memory of
+    weights and activations, size of the exported weights."""
 
     machine: str
     tokens_per_second: float
@@ -88,8 +88,8 @@ class Cost:
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """What a model made of the prompts and questions that `key` names: continuations, greedy and
-    sampled, and for each question the score of its right answer."""
+    """A model's answers to the prompts and questions that `key` identifies: greedy and sampled
+    continuations, and for each question the score of its right answer."""
 
     key: str
     greedy: tuple[str, ...]
@@ -99,35 +99,36 @@ class Answers:
 
 @dataclass(frozen=True, slots=True)
 class Store:
-    """The cells under `root`, usually `mlruns`. Whatever takes the name of a cell raises DataError
-    for one that would lead elsewhere."""
+    """The stored cells under `root`, usually `mlruns`. Every method that takes the name of a cell
+    raises DataError for a name that leads elsewhere."""
 
     root: Path
 
     def folder(self, cell: str) -> Path:
-        """Where the files of a cell live: adapter, removal, result.
+        """The folder of a cell's files: adapter, removal, result.
 
         Raises:
-            DataError: no name of a cell, or a link to somewhere else.
+            DataError: not a valid name of a cell, or a link to another place.
         """
         folder = self.root / "cells" / cell
         if not NAME.fullmatch(cell) or folder.is_symlink():
-            raise DataError(f"{cell!r} is no cell: {self.root / 'cells'} has folders of such names")
+            raise DataError(f"{cell!r} is not a cell: see the folders in {self.root / 'cells'}")
         return folder
 
     def adapter(self, cell: str) -> Path | None:
-        """Folder of a cell's adapter, None where there is none.
+        """The folder of a cell's adapter, if there is one.
 
         Raises:
-            DataError: it is, or holds, a link: its files are copied to MLflow.
+            DataError: it is or contains a link, which is refused because its files are copied to
+                MLflow.
         """
         folder = self.folder(cell) / "adapter"
         if link := next((path for path in (folder, *folder.rglob("*")) if path.is_symlink()), None):
-            raise DataError(f"{link} is a link: an adapter consists of files of its own")
+            raise DataError(f"{link} is a link: replace it by the files of the adapter")
         return folder if folder.is_dir() else None
 
-    def alone(self, cell: str) -> AbstractContextManager[object]:
-        """Within it no other process works on the cell, of whatever study."""
+    def lock(self, cell: str) -> AbstractContextManager[object]:
+        """A lock under which no other process, of any study, works on the cell."""
         self.folder(cell).mkdir(parents=True, exist_ok=True)
         return filelock.FileLock(self.folder(cell) / ".lock")
 
@@ -136,7 +137,7 @@ class Store:
         return bool(cell) and self._path(cell, "result").is_file()
 
     def trial(self, cell: str) -> TrialResult | None:
-        """The result of a cell, None if it is not done."""
+        """The result of a cell; None if it is not done."""
         found: TrialResult | None = self._read(TrialResult, cell, "result") if cell else None
         return found
 
@@ -147,44 +148,44 @@ class Store:
         return result
 
     def untrained(self, key: str) -> Untrained | None:
-        """Scores of a cut base, None if it has not been scored."""
+        """The scores of a cut base; None if it has not been scored."""
         found: Untrained | None = self._read(Untrained, key, "result")
         return found
 
     def save(self, cell: str, result: TrialResult | Untrained) -> None:
-        """Write a result; a reader sees all of it or nothing."""
+        """Write a result atomically."""
         self._write(cell, "result", result)
 
     def cost(self, key: str) -> Cost | None:
-        """Inference cost of a cut model, None if it has not been measured."""
+        """The inference cost of a cut model; None if it has not been measured."""
         found: Cost | None = self._read(Cost, key, "cost")
         return found
 
     def save_cost(self, key: str, cost: Cost) -> None:
-        """Keep a measurement beside the scores of the same cut base."""
+        """Store a measurement beside the scores of the same cut base."""
         self._write(key, "cost", cost)
 
     def answers(self, cell: str) -> Answers | None:
-        """What the model of a cell last made of prompts and questions, None if it never did."""
+        """The last answers of the model of a cell; None if it has not answered yet."""
         found: Answers | None = self._read(Answers, cell, "answers")
         return found
 
     def save_answers(self, cell: str, answers: Answers) -> None:
-        """Keep answers beside the result of their cell."""
+        """Store answers beside the result of their cell."""
         self._write(cell, "answers", answers)
 
     def curve(self, cell: str, record: str) -> Curve:
-        """What was kept of the curve of a trial that ended without a result."""
+        """The stored curve of a trial that ended without a result; empty if there is none."""
         return self._read(Curve, cell, f"curve-{record}") or () if cell else ()
 
     def save_curve(self, cell: str, record: str, curve: Curve) -> None:
-        """Keep the curve of a trial that ends without a result."""
+        """Store the curve of a trial that ends without a result."""
         self._write(cell, f"curve-{record}", curve, Curve)
 
     def _path(self, cell: str, what: str) -> Path:
         folder = self.folder(cell)
         if not NAME.fullmatch(what):
-            raise DataError(f"{what!r} is no name of a file of a cell")
+            raise DataError(f"{what!r} cannot name a file of a cell")
         return folder / f"{what}.json"
 
     def _read(self, kind: Any, cell: str, what: str) -> Any:  # noqa: ANN401

@@ -1,4 +1,4 @@
-"""A finished scan as data: what removing each part costs an untrained model. No torch here."""
+"""The result of a scan: what removing each part costs an untrained model. No torch here."""
 
 import csv
 import io
@@ -15,9 +15,9 @@ CRITERIA = ("influence", "angular_distance", "taylor")
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """What removing `remove` costs an untrained model, and what cheap criteria say of it.
+    """The score of an untrained model without `remove`, and the cheap criteria of that cut.
 
-    `influence` is in 0 to 2, `angular_distance` in 0 to 1, `taylor` in nats a token.
+    `influence` is in 0 to 2, `angular_distance` in 0 to 1, `taylor` in nats per token.
     """
 
     remove: str
@@ -29,9 +29,9 @@ class Cut:
 
 @dataclass(frozen=True, slots=True)
 class Scan:
-    """A finished scan: the whole model and every cut, on the same text, untrained.
+    """A finished scan: scores of the whole model and of every cut, on the same text, untrained.
 
-    `weights` and `fingerprint` say which model and corpus those names meant.
+    `weights` and `fingerprint` identify what the names `model` and `corpus` stood for.
     """
 
     model: str
@@ -45,7 +45,7 @@ class Scan:
     made: int = 0  # milliseconds since 1970
 
     def kind(self, kind: str) -> list[Cut]:
-        """Cuts of one kind in the order of depth: layers, attention, mlp or blocks."""
+        """The cuts of one kind (layers, attention, mlp or blocks), in order of depth."""
         return [cut for cut in self.cuts if _kind(cut.remove) == kind]
 
     def best(self, k: int) -> tuple[str, ...]:
@@ -54,13 +54,13 @@ class Scan:
         return tuple(cut.remove for cut in ranked[:k])
 
     def correlations(self) -> dict[str, float]:
-        """Spearman's rank correlation of each cheap criterion with the perplexity, over layers."""
+        """Spearman's rank correlation of each criterion with the perplexity, over single layers."""
         layers = self.kind("layers")
         losses = [cut.score.loss for cut in layers]
         return {name: spearman([getattr(cut, name) for cut in layers], losses) for name in CRITERIA}
 
     def as_json(self) -> dict[str, Any]:
-        """For `--json`: base, the cuts by kind, the rank correlations."""
+        """Data for `--json`: the base, the cuts by kind, the rank correlations."""
         return {
             "model": self.model,
             "corpus": self.corpus,
@@ -79,7 +79,7 @@ class Scan:
         }
 
     def as_csv(self) -> str:
-        """One line a cut, unrounded."""
+        """CSV with one line per cut, unrounded."""
         out = io.StringIO()
         writer = csv.DictWriter(out, list(_row(self.cuts[0])), lineterminator="\n")
         writer.writeheader()
@@ -88,14 +88,14 @@ class Scan:
 
     @classmethod
     def from_json(cls, text: str) -> "Scan":
-        """Back from `json.dumps(asdict(scan))`."""
+        """The inverse of `json.dumps(asdict(scan))`."""
         data = json.loads(text)
         cuts = [Cut(**cut | {"score": Score(**cut["score"])}) for cut in data.pop("cuts")]
         return cls(**data | {"base": Score(**data["base"]), "cuts": tuple(cuts)})
 
 
 def find(root: Path, weights: str, fingerprint: str) -> Scan | None:
-    """The scan under `root` of this very model and corpus that saw the most text, if any."""
+    """The stored scan of this model and corpus that covers the most text, if there is one."""
     stored = [Scan.from_json(path.read_text()) for path in sorted(root.glob("scans/*.json"))]
     ours = [s for s in stored if (s.weights, s.fingerprint) == (weights, fingerprint)]
     return max(ours, key=lambda scan: (scan.base.tokens, len(scan.cuts)), default=None)

@@ -1,5 +1,5 @@
-"""Optuna's storage, as a study uses it: opened with clear words, patient with a database that is
-away."""
+"""Optuna's storage, as a study uses it: opened with clear errors, and retried while its database is
+unreachable."""
 
 import json
 import time
@@ -15,72 +15,72 @@ from optuna.samplers import RandomSampler
 
 from pressft.errors import MissingError, UsageError, meant
 from pressft.spec import TrialSpec
-from pressft.study.database import PATIENCE_S, address, is_away, lock, patiently
+from pressft.study.database import RETRY_FOR_S, address, is_unreachable, lock, with_retries
 from pressft.study.trials import Trial
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 
 DEFAULT = TrialSpec()
 TIMES = ("started", "ended")  # milliseconds since 1970
-FEW = 500  # trials that are asked for by id
-HURRY_S = 10.0  # the same, when a signal asked us to stop
+FEW = 500  # trials, up to which they are selected by id
+BRIEF_RETRY_S = 10.0  # instead of RETRY_FOR_S, after a signal asked us to stop
 
 
-def _patient(name: str) -> Callable[..., Any]:
-    """A call of Optuna's storage that waits for the database."""
+def _retrying(name: str) -> Callable[..., Any]:
+    """A method of Optuna's storage that is retried while the database is unreachable."""
     call = getattr(optuna.storages.RDBStorage, name)
 
     @wraps(call)
-    def again(self: "Patient", *args: Any, **options: Any) -> Any:  # noqa: ANN401
-        return patiently(lambda: self.attempt(call, args, options), lambda: self.patience_s)
+    def retried(self: "RetryingStorage", *args: Any, **options: Any) -> Any:  # noqa: ANN401
+        return with_retries(lambda: self.attempt(call, args, options), lambda: self.retry_for_s)
 
-    return again
+    return retried
 
 
-class Patient(optuna.storages.RDBStorage):
-    """Optuna's own storage, whose calls outlive a restart of the database.
+class RetryingStorage(optuna.storages.RDBStorage):
+    """Optuna's own storage, whose calls survive a restart of the database.
 
-    A call that was carried out, but whose answer was lost, is carried out again: whoever calls has
-    to stand a trial made twice, or closed already.
+    A call that was executed but whose answer was lost is executed again: callers must cope with a
+    trial that was created twice, or is closed already.
     """
 
-    patience_s = PATIENCE_S
-    trouble = 0.0  # when a call last failed, in seconds since 1970
+    retry_for_s = RETRY_FOR_S
+    last_failure = 0.0  # of a call because the database was unreachable, in seconds since 1970
 
     def attempt(
         self, call: Callable[..., Any], args: tuple[Any, ...], options: dict[str, Any]
     ) -> Any:  # noqa: ANN401
-        """One try; remembers trouble."""
+        """Call once, and note when the database was unreachable."""
         try:
             return call(self, *args, **options)
         except Exception as error:
-            if is_away(error):
-                self.trouble = time.time()
+            if is_unreachable(error):
+                self.last_failure = time.time()
             raise
 
     def up_since(self) -> float:
-        """When the database was last started, in seconds since 1970, as far as it tells; and not
-        before this process last had trouble with it."""
+        """Seconds since 1970 from which on the database has been reachable: the later of its last
+        start, which only PostgreSQL reports, and the last failure seen by this process."""
         if self.engine.dialect.name != "postgresql":
-            return self.trouble
+            return self.last_failure
 
         def ask() -> float:
             with self.engine.connect() as connection:
                 query = "SELECT extract(epoch FROM pg_postmaster_start_time())"
                 return float(connection.execute(sqlalchemy.text(query)).scalar_one())
 
-        return max(self.trouble, float(patiently(ask, lambda: self.patience_s)))
+        return max(self.last_failure, float(with_retries(ask, lambda: self.retry_for_s)))
 
     def read(
-        self, study_id: int, base: TrialSpec = DEFAULT, but: Container[int] = ()
+        self, study_id: int, base: TrialSpec = DEFAULT, skip: Container[int] = ()
     ) -> list[Trial]:
-        """All trials by number, those numbered in `but` left out; three plain queries, where
-        Optuna's own way builds objects: 10,000 trials in 0.5 s instead of 7."""
+        """All trials by number, without those numbered in `skip`; three plain queries, where
+        Optuna builds objects: 10,000 trials in 0.5 s instead of 7."""
         return list(
-            patiently(lambda: [*self._trials(study_id, base, but)], lambda: self.patience_s)
+            with_retries(lambda: [*self._trials(study_id, base, skip)], lambda: self.retry_for_s)
         )
 
-    def _trials(self, study_id: int, base: TrialSpec, but: Container[int]) -> Iterator[Trial]:
+    def _trials(self, study_id: int, base: TrialSpec, skip: Container[int]) -> Iterator[Trial]:
         from optuna.storages._rdb.models import TrialModel as Row
         from optuna.storages._rdb.models import TrialUserAttributeModel as Attribute
         from optuna.storages._rdb.models import TrialValueModel as Value
@@ -88,9 +88,9 @@ class Patient(optuna.storages.RDBStorage):
         times = Row._datetime_start_utc, Row._datetime_complete_utc
         trials = sqlalchemy.select(Row.trial_id, Row.number, Row.state, *times)
         with self.engine.connect() as connection:
-            # states first: a trial that is over by then has its value and its last attributes
+            # states first: a trial that has ended by now has its value and its last attributes
             ordered = trials.where(Row.study_id == study_id).order_by(Row.number)
-            new = [row for row in connection.execute(ordered) if row.number not in but]
+            new = [row for row in connection.execute(ordered) if row.number not in skip]
             ids = sqlalchemy.select(Row.trial_id).where(Row.study_id == study_id)
             if len(new) < FEW:
                 ids = ids.where(Row.trial_id.in_([row.trial_id for row in new]))
@@ -107,17 +107,17 @@ class Patient(optuna.storages.RDBStorage):
         stored: Any
         for stored in new:
             noted = attrs[stored.trial_id]
-            # a trial made by other hands has params of Optuna's alone
+            # a trial that was not created by pressft has only Optuna's own params
             params = noted.pop("params", None) or self.get_trial(stored.trial_id).params
             value, state = losses.get(stored.trial_id), stored.state.name.lower()
             for name, at in zip(TIMES, stored[3:], strict=True):
-                if at and name not in noted:  # of a version that did not note them
+                if at and name not in noted:  # earlier versions did not note them
                     noted[name] = int(at.replace(tzinfo=UTC).timestamp() * 1000)
             yield Trial(stored.number, state, params, value, noted, base, stored.trial_id)
 
-    def widen(self, study_id: int, name: str, distribution: str) -> None:
-        """Let a parameter's finished trials have more choices: those they had, and behind them new
-        ones. Optuna itself knows no other way for choices to grow."""
+    def extend_choices(self, study_id: int, name: str, distribution: str) -> None:
+        """Extend the choices of a parameter in the stored trials: the new choices follow the old
+        ones. Optuna itself has no way to do so."""
         from optuna.storages._rdb import models
 
         with self.engine.begin() as connection:
@@ -140,10 +140,10 @@ for _name in (
     *("get_all_studies", "_create_new_trial", "_get_trials", "get_trial", "set_trial_user_attr"),
     *("set_trial_intermediate_value", "set_trial_state_values", "get_trial_user_attrs"),
 ):
-    setattr(Patient, _name, _patient(_name))
+    setattr(RetryingStorage, _name, _retrying(_name))
 
 
-def backend(storage: str) -> Patient:
+def backend(storage: str) -> RetryingStorage:
     """The storage at an address.
 
     Raises:
@@ -151,13 +151,13 @@ def backend(storage: str) -> Patient:
     """
     with opening():
         url = address(storage).render_as_string(hide_password=False)
-        # several processes that set up one new database at once break each other's tables
-        with lock(storage, "set-up", patience_s=0.0):
-            return Patient(url, engine_kwargs={"pool_pre_ping": True})
+        # processes that set up a new database at the same time break each other's tables
+        with lock(storage, "set-up", retry_for_s=0.0):
+            return RetryingStorage(url, engine_kwargs={"pool_pre_ping": True})
 
 
 def outdated(storage: str) -> Callable[[], None] | None:
-    """What brings the tables of a storage to the installed Optuna's form; None where they have it.
+    """The upgrade of a storage's tables to the installed Optuna; None if they are up to date.
 
     Raises:
         MissingError: it cannot be opened.
@@ -169,11 +169,11 @@ def outdated(storage: str) -> Callable[[], None] | None:
     return None if current else found.upgrade
 
 
-def connect(storage: Patient, name: str, *, create: bool) -> optuna.Study:
-    """A study in a storage.
+def connect(storage: RetryingStorage, name: str, *, create: bool) -> optuna.Study:
+    """Open a study in a storage, or create it.
 
     Raises:
-        UsageError: there is none, and none is to be made; the message names those there are.
+        UsageError: not `create`, and no such study; the message names the existing ones.
         MissingError: the storage cannot be read.
     """
     with opening():
@@ -181,7 +181,7 @@ def connect(storage: Patient, name: str, *, create: bool) -> optuna.Study:
             return optuna.create_study(
                 storage=storage,
                 study_name=name,
-                sampler=RandomSampler(),  # unused: every trial is made with its parameters
+                sampler=RandomSampler(),  # unused: every trial is created with its parameters
                 load_if_exists=True,
             )
         known = optuna.get_all_study_names(storage)
@@ -193,7 +193,7 @@ def connect(storage: Patient, name: str, *, create: bool) -> optuna.Study:
 
 @contextmanager
 def opening() -> Iterator[None]:
-    """What can go wrong with a storage, in one line without its address."""
+    """Turn the errors of a storage into one line without its address, which may hold a password."""
     try:
         yield
     except (ImportError, OSError, RuntimeError, ValueError) as error:  # Runtime: old tables

@@ -1,4 +1,4 @@
-"""What a study is: a question as data. Which cells it asks for; running them is left to others."""
+"""A study as data: a question, and the cells it asks for. Running them is left to others."""
 
 import dataclasses
 import importlib.util
@@ -14,7 +14,7 @@ from typing import Any, Literal, get_args
 from pressft.errors import UsageError
 from pressft.spec import TrialSpec, Value
 
-# what is measured, and on what: trials that differ here do not compare; seeds have their own place
+# what is measured, and on what: trials that differ here cannot be compared; for seeds see Study
 FIXED = {
     "model",
     "corpus",
@@ -32,16 +32,15 @@ BEST_OF_SCAN = re.compile(r"best-of-scan\(([1-9]\d*)\)")
 
 @dataclass(frozen=True, slots=True, init=False)
 class Choices:
-    """Values to choose from; `Choices(4, 8, 16)`."""
+    """Values to choose from, in order: `Choices(4, 8, 16)`.
+
+    Raises:
+        UsageError: no value, or one twice.
+    """
 
     values: tuple[Value, ...]
 
     def __init__(self, *values: Value) -> None:
-        """Keep the values in the order given.
-
-        Raises:
-            UsageError: none, or one twice.
-        """
         if not values or len(set(values)) < len(values):
             raise UsageError(f"Choices{values!r}: give at least one value, each once")
         object.__setattr__(self, "values", values)
@@ -49,18 +48,17 @@ class Choices:
 
 @dataclass(frozen=True, slots=True)
 class Range:
-    """Numbers from `low` to `high`, both included; drawn evenly by size, or by magnitude (log)."""
+    """Numbers from `low` to `high`, both included, drawn uniformly, or log-uniformly with `log`.
+
+    Raises:
+        UsageError: not low < high, or `log` from zero or below.
+    """
 
     low: float
     high: float
     log: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse an empty range.
-
-        Raises:
-            UsageError: not low < high, or a logarithm of zero.
-        """
         if not self.low < self.high or (self.log and self.low <= 0):
             raise UsageError(f"{self}: low must be below high, and above 0 where log is set")
 
@@ -73,19 +71,19 @@ class Study:
     arm `trials` draws of its own, so that no arm is favoured (law 7), and then repeats the best of
     each arm, by validation, with the remaining `seeds`.
 
-    In the end the best trial of each arm reads: it continues the `prompts`, a text file, and is
-    scored on the right answers of `questions`, a JSONL file; both lie beside the experiment.
+    At the end, the best model of each arm continues the `prompts`, a text file, and is scored on
+    the right answers to the `questions`, a JSONL file; both lie beside the experiment.
 
-    With `pruning`, a trial of the first seed ends early when its validation loss lies above the
-    median of its arm after the same number of tokens; or, in successive halving, when it is not in
-    the best third of its arm after a ninth of the tokens, or of those after five ninths.
-    `halving-arms` ends arms so, too: where only the best cut is asked for, not the cost of each.
+    With `pruning="median"`, a trial of the first seed is pruned when its validation loss lies above
+    the median of its arm after the same number of tokens; with `"halving"`, when it is not in the
+    best third of its arm after a ninth of the tokens, or of the remaining ones after five ninths.
+    `"halving-arms"` prunes arms in the same way, for studies that ask only which cut is best.
 
     An arm `best-of-scan(3)` stands for the three layers whose removal costs an untrained model
     least, the cheapest first.
 
     Raises:
-        UsageError: a field, design or combination that cannot be run.
+        UsageError: a field, design or combination that cannot be run; the message names it.
     """
 
     name: str
@@ -100,7 +98,6 @@ class Study:
     question: str = field(default="", compare=False)
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be run, by name."""
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", self.name):
             raise UsageError(f"study name {self.name!r}: letters, digits, '.', '_' and '-' only")
         fields = {f.name for f in dataclasses.fields(TrialSpec)} - FIXED
@@ -108,7 +105,7 @@ class Study:
             if name not in fields:
                 raise UsageError(f"study field {name!r}: choose from {', '.join(sorted(fields))}")
             if isinstance(values, Range) and (self.design == "grid" or name == "remove"):
-                raise UsageError(f"{name} {values}: a grid and the arms need Choices")
+                raise UsageError(f"{name} {values}: grids and `remove` take Choices only")
         if self.design not in {"grid", "per-arm"}:
             raise UsageError(f"design {self.design!r}: choose grid or per-arm")
         if self.pruning not in get_args(Pruning):
@@ -116,14 +113,15 @@ class Study:
         moved = [name for name in ("tokens", "batch", "block") if name in self.space]
         if self.pruning.startswith("halving") and moved:
             raise UsageError(
-                f"pruning {self.pruning}: trials rest at the same step; fix {moved[0]}"
+                f"pruning {self.pruning} pauses all trials at the same step: give {moved[0]} one "
+                "value, in the base spec"
             )
         if self.trials < 1 or not self.seeds or len(set(self.seeds)) < len(self.seeds):
-            raise UsageError("a study needs at least one trial an arm and distinct seeds")
+            raise UsageError("a study needs at least one trial per arm and distinct seeds")
         self.arms()
 
     def arms(self) -> tuple[str, ...]:
-        """Values of `remove`, as named, the whole model first: the others are compared with it."""
+        """The values of `remove`, as named; the whole model comes first, as the reference."""
         space = self.space.get("remove")
         values = space.values if isinstance(space, Choices) else (self.base.remove,)
         arms: list[str] = []
@@ -136,26 +134,26 @@ class Study:
 
     @property
     def scanned(self) -> int:
-        """How many of the best layers of a scan it asks for; 0 where it needs no scan."""
+        """How many of the best layers of a scan the study asks for; 0 if it needs no scan."""
         return sum("#" in arm for arm in self.arms())
 
     def with_scan(self, layers: Sequence[str]) -> "Study":
-        """The study with `best-of-scan(k)` replaced by the first k of these layers."""
+        """The study with `best-of-scan(k)` replaced by the first k of `layers`."""
         ranked = [arm for arm in self.arms() if "#" in arm]
         named = dict(zip(ranked, layers, strict=False))
         arms = dict.fromkeys(named.get(arm, arm) for arm in self.arms())
         return dataclasses.replace(self, space={**self.space, "remove": Choices(*arms)})
 
     def within_arm(self) -> dict[str, Choices | Range]:
-        """The space without the arms."""
+        """The search space without `remove`."""
         return {name: values for name, values in self.space.items() if name != "remove"}
 
     def spec(self, **params: Value) -> TrialSpec:
-        """The base with some fields replaced."""
+        """The base spec with `params` replaced."""
         return dataclasses.replace(self.base, **params)  # type: ignore[arg-type]
 
     def grid(self) -> list[dict[str, Value]]:
-        """Parameters of every cell, arms innermost, so that all arms advance together."""
+        """The params of every cell; arms vary fastest, so that all of them advance together."""
         within = self.within_arm()
         names = [*within, "seed", "remove"]
         axes = [v.values for v in within.values() if isinstance(v, Choices)]
@@ -166,7 +164,7 @@ class Study:
 
     @property
     def n_first(self) -> int:
-        """Trials of an arm with the first seed."""
+        """The number of trials per arm with the first seed."""
         if self.design == "per-arm":
             return self.trials
         within = (v.values for v in self.within_arm().values() if isinstance(v, Choices))
@@ -174,13 +172,13 @@ class Study:
 
     @property
     def n_trials(self) -> int:
-        """Trials in all."""
+        """The number of trials in all."""
         if self.design == "grid":
             return len(self.grid())
         return len(self.arms()) * (self.trials + len(self.seeds) - 1)
 
     def definition(self) -> dict[str, Any]:
-        """What must stay the same for a study to be resumed, JSON-ready."""
+        """What must stay the same for a study to be resumed, as JSON data."""
         return {
             "base": dataclasses.asdict(self.base),
             "space": {
@@ -197,7 +195,7 @@ class Study:
 
 
 def difference(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """Lines `field: old -> new` for whatever differs between two definitions."""
+    """Lines `field: old -> new` for every difference between two definitions."""
     lines = []
     for key in sorted({*old, *new}):
         before, after = old.get(key), new.get(key)
@@ -208,11 +206,11 @@ def difference(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "")
     return lines
 
 
-def grows(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
-    """Whether the new definition asks for all that the old one did, and for more of it: choices,
-    seeds, or trials an arm."""
+def is_extension(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
+    """Whether the new definition contains the old one and adds only choices, seeds, or trials per
+    arm."""
 
-    def holds(before: object, after: object) -> bool:
+    def includes(before: object, after: object) -> bool:
         both = isinstance(before, list) and isinstance(after, list)
         return set(before) <= set(after) if both else before == after  # type: ignore[call-overload]
 
@@ -220,17 +218,17 @@ def grows(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
     return (
         all(old.get(key) == new.get(key) for key in {*old, *new} - flexible)
         and old["space"].keys() == new["space"].keys()
-        and all(holds(values, new["space"][name]) for name, values in old["space"].items())
+        and all(includes(values, new["space"][name]) for name, values in old["space"].items())
         and new["seeds"][: len(old["seeds"])] == old["seeds"]
         and (old["trials"] or 0) <= (new["trials"] or 0)
     )
 
 
 def load(path: Path) -> Study:
-    """The value `STUDY` of an experiment file, with the file's docstring as its question.
+    """The study that an experiment file defines as `STUDY`; the file's docstring is its question.
 
     Raises:
-        UsageError: no such file, it does not run, or it holds no STUDY.
+        UsageError: no such file, it does not run, or it defines no STUDY.
     """
     if not path.is_file():
         raise UsageError(f"{path}: no such experiment file; try experiments/smoke.py")
@@ -246,7 +244,7 @@ def load(path: Path) -> Study:
         raise UsageError(f"{path} does not run: {type(error).__name__}: {error}") from error
     study = getattr(module, "STUDY", None)
     if not isinstance(study, Study):
-        raise UsageError(f"{path}: holds no STUDY = Study(...); see experiments/smoke.py")
+        raise UsageError(f"{path}: defines no STUDY = Study(...); see experiments/smoke.py")
     return dataclasses.replace(
         study,
         question=(module.__doc__ or "").strip(),

@@ -1,4 +1,4 @@
-"""A trial as its study knows it, whatever its state."""
+"""A trial as its study stores it, in whatever state."""
 
 import dataclasses
 import json
@@ -9,14 +9,14 @@ from typing import Any
 
 from pressft.spec import TrialSpec, Value
 
-RESTING = "waiting"  # Optuna's word for a trial that is to be taken up again
+PAUSED = "waiting"  # Optuna's state of a trial that is still to be run
 
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """A trial as the storage has it: what it changes of the study's `base` spec, how far it is.
+    """A stored trial: its state, and the fields in which it differs from the study's `base` spec.
 
-    `value` is the validation loss in nats per token; `attrs` are the facts noted of it, as JSON.
+    `value` is the validation loss in nats per token; `attrs` are its user attributes, as JSON.
     """
 
     number: int
@@ -25,7 +25,7 @@ class Trial:
     value: float | None
     attrs: Mapping[str, Any]
     base: TrialSpec = field(default_factory=TrialSpec, repr=False)
-    id: int = -1  # in the storage
+    id: int = -1  # in Optuna's storage
     key: str = field(init=False, repr=False)  # equal for equal params
 
     def __post_init__(self) -> None:
@@ -43,47 +43,47 @@ class Trial:
 
     @property
     def cell(self) -> str:
-        """Name of its result, "" before it has one."""
+        """The name of its result, "" before it has one."""
         return str(self.attrs.get("cell", ""))
 
     @property
     def worker(self) -> str:
-        """Name of the process that has or had it."""
+        """The name of the process that runs it, or ran it last."""
         return str(self.attrs.get("worker", ""))
 
     @property
-    def is_over(self) -> bool:
-        """Whether nothing of it changes any more."""
+    def has_ended(self) -> bool:
+        """Whether it has ended, and changes no more."""
         return self.state in {"complete", "pruned", "fail"}
 
     @property
     def is_done(self) -> bool:
-        """Whether its cell is not to be run again: trained to its end, or ended early."""
+        """Whether its cell needs no other run: trained to its end, or pruned."""
         return self.state in {"complete", "pruned"}
 
     @property
-    def rests(self) -> bool:
-        """Whether it waits at a rung, saved, for others of its arm."""
-        return self.state == RESTING and "losses" in self.attrs
+    def is_paused(self) -> bool:
+        """Whether it is saved at a rung, and waits for other trials of its arm."""
+        return self.state == PAUSED and "losses" in self.attrs
 
     @property
     def is_open(self) -> bool:
-        """Whether it is running or rests."""
-        return self.state == "running" or self.rests
+        """Whether it is running or paused."""
+        return self.state == "running" or self.is_paused
 
     @property
     def losses(self) -> list[tuple[int, float]]:
-        """Tokens seen and validation loss there, as far as they are known."""
+        """Tokens seen at each known validation, with the loss there."""
         return [(int(tokens), float(loss)) for tokens, loss in self.attrs.get("losses", ())]
 
     @property
     def tokens(self) -> int:
-        """Tokens seen at its last known validation."""
+        """Tokens seen at the last known validation."""
         return max((tokens for tokens, _ in self.losses), default=0)
 
     @property
     def progress(self) -> str:
-        """Arm, tokens and last validation loss in a few words."""
+        """One phrase with arm, tokens seen and last validation loss."""
         loss = f", loss {self.losses[-1][1]:.3f}" if self.losses else ""
         return f"{self.arm} {self.tokens:,} of {self.spec.trained_tokens:,} tokens{loss}"
 
@@ -94,5 +94,5 @@ def now_ms() -> int:
 
 
 def key(params: Mapping[str, Value]) -> str:
-    """The same text for the same params."""
+    """A text that is equal for equal params."""
     return json.dumps(dict(params), sort_keys=True)

@@ -12,7 +12,7 @@ import pytest
 from pressft.errors import UsageError
 from pressft.spec import TrialSpec
 from pressft.study import halving
-from pressft.study.halving import Rungs
+from pressft.study.halving import Halving
 from pressft.study.ledger import Ledger
 from pressft.study.study import Choices, Range, Study
 from pressft.study.trials import Trial
@@ -48,8 +48,8 @@ def go(ledger: Ledger, trial: Trial, seen: dict[int, int]) -> None:
         if tokens > seen.get(trial.number, 0):
             assert not ledger.should_prune(trial, tokens, loss(trial, tokens))
             seen[trial.number] = tokens
-        if tokens == ledger.until(trial):
-            ledger.rest(trial)
+        if tokens == ledger.next_rung(trial):
+            ledger.pause(trial)
             return
     ledger.complete(trial, loss(trial, trial.spec.trained_tokens))
 
@@ -75,18 +75,18 @@ def outcome(storage: str) -> dict[tuple[str, float], tuple[str, float]]:
 def test_the_best_third_of_an_arm_goes_on_and_the_best_third_of_those_to_the_end(
     storage: str,
 ) -> None:
-    assert halving.of(BASE) == (64, 320)
+    assert halving.rungs(BASE) == (64, 320)
     ledger = Ledger(GRID, storage, IDENTITY)
     tokens = finish(ledger)
     assert Counter(tokens.values()) == {64: 8, 320: 4, 576: 4}
     complete = {cell for cell, (state, _) in outcome(storage).items() if state == "COMPLETE"}
     assert complete == {(arm, 1e-3) for arm in GRID.arms()}
-    assert sum(tokens.values()) / (16 * 576) == pytest.approx(Rungs(GRID).share())
+    assert sum(tokens.values()) / (16 * 576) == pytest.approx(Halving(GRID).trained_share())
     assert ledger.n_open() == 0
-    behind = {row.number: row.attrs["pruned"] for row in ledger.behind()}
+    behind = {row.number: row.attrs["pruned"] for row in ledger.newly_pruned()}
     assert len(behind) == 12
     assert "after 64 tokens it is behind" in " ".join(behind.values())
-    assert not ledger.behind()  # told once
+    assert not ledger.newly_pruned()  # told once
 
 
 @pytest.mark.parametrize("study", [GRID, ARMS], ids=["within arms", "over arms"])
@@ -116,15 +116,15 @@ def test_over_arms_the_best_third_of_the_cuts_goes_on_beside_the_whole_model(sto
     found = outcome(storage)
     complete = {cell for cell, (state, _) in found.items() if state == "COMPLETE"}
     assert complete == {("none", 1e-3), ("2", 1e-3)}
-    assert sum(tokens.values()) / (16 * 576) == pytest.approx(Rungs(ARMS).share())
+    assert sum(tokens.values()) / (16 * 576) == pytest.approx(Halving(ARMS).trained_share())
     assert ledger.n_open() == 0
-    assert sum("its arm is behind" in row.attrs["pruned"] for row in ledger.behind()) == 4
+    assert sum("its arm is behind" in row.attrs["pruned"] for row in ledger.newly_pruned()) == 4
 
 
 def test_a_trial_that_dies_behind_a_rung_goes_on_from_there(storage: str, tmp_path: Path) -> None:
     finish(Ledger(GRID, other := f"sqlite:///{tmp_path / 'other.db'}", IDENTITY))
     ledger, seen = Ledger(GRID, storage, IDENTITY), {}
-    while (trial := ledger.take()) and ledger.until(trial) != 320:
+    while (trial := ledger.take()) and ledger.next_rung(trial) != 320:
         go(ledger, trial, seen)
     assert trial is not None  # it has passed the first rung; its process dies
     ledger = Ledger(GRID, storage, IDENTITY)
@@ -159,14 +159,14 @@ def test_per_arm_the_best_is_repeated_once_it_is_known(storage: str) -> None:
     taken = []
     while trial := ledger.take():
         taken.append(trial)
-        if ledger.until(trial):
-            tokens = ledger.until(trial)
-            ledger.tell(trial, tokens, trial.spec.learning_rate)
-            ledger.rest(trial)
+        if ledger.next_rung(trial):
+            tokens = ledger.next_rung(trial)
+            ledger.record_loss(trial, tokens, trial.spec.learning_rate)
+            ledger.pause(trial)
         else:
             ledger.complete(trial, trial.spec.learning_rate)
     again = [trial for trial in taken if trial.spec.seed == 1]
-    assert [ledger.until(trial) for trial in again] == [None, None]  # trained whole
+    assert [ledger.next_rung(trial) for trial in again] == [None, None]  # trained whole
     for trial in again:
         mine = [t.spec.learning_rate for t in taken if t.spec.remove == trial.spec.remove]
         assert trial.spec.learning_rate == min(mine)
@@ -195,16 +195,16 @@ def test_a_study_that_grows_compares_the_new_with_the_old(storage: str) -> None:
 )
 def test_only_who_has_rivals_rests(change: Callable[[Study], Study], rungs_: int | None) -> None:
     study = change(GRID)
-    assert Rungs(study).until(study.spec()) == rungs_
-    assert (Rungs(study).share() == 1) == (rungs_ is None)
+    assert Halving(study).next_rung(study.spec()) == rungs_
+    assert (Halving(study).trained_share() == 1) == (rungs_ is None)
 
 
 def test_short_trials_have_fewer_rungs() -> None:
     for steps, expected in {1: (), 2: (64,), 4: (64, 192), 8: (64, 256), 32: (256, 1152)}.items():
-        assert halving.of(dataclasses.replace(BASE, tokens=steps * 64)) == expected
+        assert halving.rungs(dataclasses.replace(BASE, tokens=steps * 64)) == expected
 
 
 @pytest.mark.parametrize("name", ["tokens", "batch", "block"])
 def test_halving_refuses_trials_of_different_steps(name: str) -> None:
-    with pytest.raises(UsageError, match=f"trials rest at the same step; fix {name}"):
+    with pytest.raises(UsageError, match=f"pauses all trials at the same step: give {name}"):
         Study("s", BASE, {name: Choices(64, 128)}, pruning="halving")

@@ -156,7 +156,7 @@ def test_a_study_from_before_a_setting_came_is_gone_on_with(storage: str) -> Non
     del definition["base"]["mix"], definition["base"]["general"]
     study.set_user_attr("definition", definition)
     assert len(finish(Ledger(GRID, storage, IDENTITY))) == GRID.n_trials
-    assert not ledger.busy()
+    assert not ledger.others_running()
 
 
 def test_a_study_goes_on_in_the_type_that_it_began_in(storage: str) -> None:
@@ -174,7 +174,7 @@ def test_a_grid_that_grows_runs_what_is_new(storage: str) -> None:
     finish(Ledger(GRID, storage, IDENTITY))
     wider = grown(GRID, rank=Choices(16, 4, 8), remove=Choices("none", "middle", "first", "last"))
     ledger = Ledger(wider, storage, IDENTITY)
-    assert "space.rank" in ledger.grown
+    assert "space.rank" in ledger.extension
     new = {(t.spec.remove, t.spec.rank) for t in finish(ledger)}
     assert new == {("none", 16), ("first", 16), ("last", 16)} | {("middle", r) for r in (4, 8, 16)}
     study = optuna.load_study(study_name="grid", storage=storage)

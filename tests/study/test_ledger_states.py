@@ -98,9 +98,9 @@ class Workers(RuleBasedStateMachine):
     def come_to_an_end(self, ledger: Ledger, trial: Trial) -> None:
         """Of its training, or at a rung of it."""
         loss = self.random.random()
-        ledger.tell(trial, ledger.until(trial) or trial.spec.trained_tokens, loss)
-        if ledger.until(trial):
-            ledger.rest(trial)
+        ledger.record_loss(trial, ledger.next_rung(trial) or trial.spec.trained_tokens, loss)
+        if ledger.next_rung(trial):
+            ledger.pause(trial)
         else:
             assert ledger.complete(trial, loss)
             self.done[repr(trial.spec)] += 1
@@ -140,7 +140,7 @@ class HalvingWorkers(Workers):
             row.arm for row in rows if row.state == "complete" and not row.params["seed"]
         )
         assert all(n == 1 for n in first.values())
-        assert not [row for row in self.ledger.trials() if row.rests]
+        assert not [row for row in self.ledger.trials() if row.is_paused]
 
 
 FEW = settings(

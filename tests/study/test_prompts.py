@@ -26,7 +26,7 @@ def test_prompts_and_questions_are_read_in_order(tmp_path: Path) -> None:
         (b"\xff", "q.jsonl: 'utf-8' codec"),
         (b'{"question": "a", "answer": "b"}\n{', "q.jsonl, line 2: Expecting"),
         (b'{"question": "a"}', "q.jsonl, line 1: 'answer'; give"),
-        (b'{"question": "a", "answer": ""}', "line 1: texts expected"),
+        (b'{"question": "a", "answer": ""}', "line 1: expected two strings"),
         (b'["a", "b"]', "line 1: list indices"),
     ],
 )
