@@ -141,7 +141,7 @@ def sweep(
             command += ["--as", study.name, "--until", str(until)]
             where = {"PRESSFT_STORAGE": storage, "PRESSFT_TRACKING_URI": tracking_uri}
             pool = WorkerPool(command, {k: v for k, v in where.items() if v}, workers, report)
-        outcome = room.run(study, report, locations, pool=pool, until=until)
+        outcome = room.run_sweep(study, report, locations, pool=pool, until=until)
     _print_outcome(outcome, study.name, as_json=as_json)
 
 
@@ -318,9 +318,9 @@ def scan(as_json: Json = False, **settings: Any) -> None:  # noqa: ANN401  (Scan
     spec = ScanSpec(**settings)
     load.check(spec.corpus)  # found missing before seconds of imports
     with progress.reporter() as report:
-        from pressft import scan as survey
+        from pressft.scan import load_and_scan
 
-        found = survey.run(spec, report, Locations(ROOT))
+        found = load_and_scan(spec, report, Locations(ROOT))
     terminal.scan(found, as_json=as_json)
 
 
@@ -413,7 +413,7 @@ def demo(as_json: Json = False) -> None:
         study, stories = room.choose(report)
     room.crawl(Path(study.base.corpus), stories)
     with progress.reporter() as report:
-        outcome = sweep.run(study, report, Locations(ROOT))
+        outcome = sweep.run_sweep(study, report, Locations(ROOT))
     _print_outcome(outcome, study.name, as_json=as_json)
 
 
