@@ -12,10 +12,10 @@ import statistics
 import time
 from collections.abc import Callable
 
-from pressft.corpus import load
+from pressft.corpus.load import load_corpus
 from pressft.evaluation import layer_scan, perplexity
-from pressft.model import base as models
 from pressft.model import surgery
+from pressft.model.base import load_model
 from pressft.model.tokens import separators, tokenize, up_to
 from pressft.score import total
 
@@ -28,8 +28,8 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=700)
     parser.add_argument("--rounds", type=int, default=3)
     asked = parser.parse_args()
-    base = models.load(asked.model, "nf4", lambda *_: None)
-    texts = [article.text for article in load.find(asked.corpus).splits.validation]
+    base = load_model(asked.model, "nf4", lambda *_: None)
+    texts = [article.text for article in load_corpus(asked.corpus).splits.validation]
     documents = up_to(tokenize(texts, base.tokenizer), asked.tokens)
     before = separators(base.tokenizer).before
     cuts = layer_scan.parts_of(base.n_layers, halves=False, block=0)

@@ -37,7 +37,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from pressft.model import adapter as adapters
-from pressft.model import base as models
+from pressft.model.base import load_model
 from pressft.model.fused import cuda_graph, loss, norm
 from pressft.training.passes import MICRO_TOKENS
 
@@ -119,7 +119,7 @@ def timed(name: str, rounds: int) -> tuple[Times, Times, dict[str, int], float]:
     """Of each variant seconds a step, the machine's rate beside each and, on CUDA, bytes that it
     adds to what is held; operations a token."""
     loaded = {
-        unpack: models.load(name, "nf4", quiet, unpack=unpack).model for unpack in (True, False)
+        unpack: load_model(name, "nf4", quiet, unpack=unpack).model for unpack in (True, False)
     }
     rows = some_rows()
     times: Times = {variant: [] for variant in VARIANTS}
@@ -231,7 +231,7 @@ def held(name: str, variant: str) -> int:
 
 def peak(name: str, what: Variant) -> int:
     """Bytes that one step adds to the peak of this process."""
-    model = models.load(name, "nf4", quiet, unpack=what.unpack).model
+    model = load_model(name, "nf4", quiet, unpack=what.unpack).model
     rows = some_rows()
     with adapted(model, what) as step:
         step(rows[:1, :8])

@@ -53,7 +53,7 @@ from transformers import (
 )
 
 from pressft import sweep
-from pressft.corpus import load
+from pressft.corpus.load import load_corpus
 from pressft.evaluation import perplexity
 from pressft.model import files
 from pressft.model.tokens import separators, tokenize
@@ -161,7 +161,7 @@ def ours(spec: TrialSpec, rates: tuple[float, ...], *, pruning: Pruning) -> Told
     with tempfile.TemporaryDirectory() as name:
         locations = Locations(Path(name) / "mlruns")
         with watch.at_work():
-            sweep.run(study, Silent(), locations)
+            sweep.run_sweep(study, Silent(), locations)
         rows = status.find(study.name, locations).trials
     tokens = sum(r.tokens if r.state == "pruned" else spec.trained_tokens for r in rows)
     done = {
@@ -210,7 +210,7 @@ class Peer:
         self.scratch = tempfile.TemporaryDirectory()
         self.tokenizer = AutoTokenizer.from_pretrained(self.folder)
         self.tokenizer.pad_token = self.tokenizer.eos_token
-        splits = load.find(spec.corpus).splits
+        splits = load_corpus(spec.corpus).splits
         self.train, self.validation = (
             Padded([article.text for article in part], self.tokenizer, spec.block)
             for part in (splits.train, splits.validation)

@@ -5,8 +5,7 @@ Design: one trial an arm, the whole model beside them; equal data, order and tok
 enough for two CPU cores: a first look, without replicates.
 """
 
-from pressft.spec import SMALL
-from pressft.study.study import Choices, Study
+from pressft import SMALL, Choices, Study
 
 STUDY = Study(
     "demo",

@@ -5,7 +5,6 @@ Design: one trial for each of the 30 layers and one for the whole model; equal d
 budget, the settings of the demo. The spread over all layers is what a layer drawn at random costs.
 """
 
-from pressft.spec import SMALL
-from pressft.study.study import Choices, Study
+from pressft import SMALL, Choices, Study
 
 STUDY = Study("every-layer", SMALL, {"remove": Choices("none", *range(30))})

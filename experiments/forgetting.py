@@ -8,8 +8,7 @@ other such openings is scored before and after.
 
 import dataclasses
 
-from pressft.spec import SMALL
-from pressft.study.study import Choices, Study
+from pressft import SMALL, Choices, Study
 
 BASE = dataclasses.replace(SMALL, general="wikipedia", tokens=16_384)
 STUDY = Study(

@@ -5,8 +5,7 @@ Design: one trial for both halves of seven layers, from the first to the last, a
 layers whole; equal data, order and token budget, the settings of the demo.
 """
 
-from pressft.spec import SMALL
-from pressft.study.study import Choices, Study
+from pressft import SMALL, Choices, Study
 
 LAYERS = (0, 5, 11, 14, 20, 28, 29)
 STUDY = Study(

@@ -5,8 +5,7 @@ Design: grid of two arms, two ranks, three learning rates and three budgets; the
 the very same settings, so that what training alone brings is not taken for healing.
 """
 
-from pressft.spec import SMALL
-from pressft.study.study import Choices, Study
+from pressft import SMALL, Choices, Study
 
 STUDY = Study(
     "heal-middle",

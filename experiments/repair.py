@@ -7,8 +7,7 @@ cells are those of `every_layer.py`, whose arms without repair are the control.
 
 import dataclasses
 
-from pressft.spec import SMALL
-from pressft.study.study import Choices, Study
+from pressft import SMALL, Choices, Study
 
 STUDY = Study(
     "repair",

@@ -4,8 +4,7 @@ Design: grid of four arms and two learning rates; under a minute, nothing to dow
 say nothing about layers: a random model has none worth keeping.
 """
 
-from pressft.spec import TrialSpec
-from pressft.study.study import Choices, Study
+from pressft import Choices, Study, TrialSpec
 
 BASE = TrialSpec(
     model="tiny-qwen3",

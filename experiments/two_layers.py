@@ -5,8 +5,7 @@ Design: the single layers that a scan of SmolLM2-135M calls cheap, two dear ones
 equal data, order and token budget, the settings of the demo. Damage is compared in nats a token.
 """
 
-from pressft.spec import SMALL
-from pressft.study.study import Choices, Study
+from pressft import SMALL, Choices, Study
 
 STUDY = Study(
     "two-layers",

@@ -6,8 +6,7 @@ tokens each; equal data order and budget. A first attempt by hand (tiny corpus, 
 test perplexity 21.2 untrained, 19.7 trained, 35.2 trained without the last layer. Needs a GPU.
 """
 
-from pressft.spec import TrialSpec
-from pressft.study.study import Choices, Study
+from pressft import Choices, Study, TrialSpec
 
 BASE = TrialSpec(model="qwen3-0.6b", corpus="corpora/bmw", tokens=1_000_000)
 STUDY = Study(

@@ -132,7 +132,7 @@ def sweep(
         terminal.plan(found, as_json=as_json)
         return
     with progress.reporter() as report:
-        from pressft.sweep import run as run_sweep
+        from pressft.sweep import run_sweep
 
         pool = None
         if workers > 1:
@@ -319,9 +319,9 @@ def scan(as_json: Json = False, **settings: Any) -> None:  # noqa: ANN401  (Scan
     spec = ScanSpec(**settings)
     load.check(spec.corpus)  # found missing before seconds of imports
     with progress.reporter() as report:
-        from pressft import scan as survey
+        from pressft.scan import load_and_scan
 
-        found = survey.run(spec, report, Locations(ROOT))
+        found = load_and_scan(spec, report, Locations(ROOT))
     terminal.scan(found, as_json=as_json)
 
 
@@ -419,7 +419,7 @@ def demo(as_json: Json = False) -> None:
         study, stories = choose(report)
     crawl(Path(study.base.corpus), stories)
     with progress.reporter() as report:
-        outcome = sweep.run(study, report, Locations(ROOT))
+        outcome = sweep.run_sweep(study, report, Locations(ROOT))
     _print_outcome(outcome, study.name, as_json=as_json)
 
 

@@ -5,10 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pressft._assets import Progress
-from pressft.corpus import load
 from pressft.corpus.format import SPLITS, Corpus
-from pressft.model import base as models
-from pressft.model import files
+from pressft.corpus.load import load_corpus
+from pressft.model.base import Base, load_model
 from pressft.model.tokens import Document, Separators, separators, tokenize, up_to
 from pressft.spec import TrialSpec, resolve
 from pressft.study.results import Store
@@ -33,7 +32,7 @@ class Text:
 class Context:
     """What the trials of one process share: a base model, tokenised text, earlier results."""
 
-    base: models.Base
+    base: Base
     separators: Separators
     text: Text
     general: Text | None  # none of it about the newsroom: what may be forgotten
@@ -91,12 +90,12 @@ def prepare(spec: TrialSpec, store: Store, progress: Progress) -> Context:
     """Corpus read and tokenised, base model loaded; the cheap and the likely faults come first.
 
     Raises:
-        UsageError, DataError, MissingError: as the rooms it calls.
+        UsageError, DataError, MissingError: a model or a corpus that cannot be used.
     """
     loop.check_optimizer(spec.optimizer)
     names = [spec.corpus, *([spec.general] if spec.general else [])]
-    found = [load.find(name, progress) for name in names]
-    base = models.load(files.resolve(spec.model), spec.quantization, progress)
+    found = [load_corpus(name, progress) for name in names]
+    base = load_model(spec.model, spec.quantization, progress)
     text, *general = (_tokenized(item, base) for item in found)
     between = separators(base.tokenizer)
     context = Context(base, between, text, general[0] if general else None, store)
@@ -107,7 +106,7 @@ def prepare(spec: TrialSpec, store: Store, progress: Progress) -> Context:
     return context
 
 
-def _tokenized(corpus: Corpus, base: models.Base) -> Text:
+def _tokenized(corpus: Corpus, base: Base) -> Text:
     train, validation, test = (
         tokenize([article.text for article in corpus.splits.part(name)], base.tokenizer)
         for name in SPLITS

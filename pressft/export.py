@@ -19,12 +19,11 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from pressft._assets import Progress
-from pressft.corpus import load
+from pressft.corpus.load import load_corpus
 from pressft.errors import PressftError, RefusedError, UsageError
-from pressft.evaluation import perplexity as scoring
-from pressft.model import adapter as adapters
-from pressft.model import base as models
-from pressft.model import files, surgery
+from pressft.evaluation import perplexity
+from pressft.model import adapter, files, surgery
+from pressft.model.base import Base, load_model
 from pressft.model.tokens import separators, tokenize
 from pressft.report import finding as arms
 from pressft.report import status, tables
@@ -108,8 +107,8 @@ def _write(found: Stored, best: Done, folder: Path, store: Store, progress: Prog
     """Adapter and checkpoint, and the checks of the checkpoint."""
     trial = next(t for t in found.trials if t.number == best.number)
     spec = trial.spec
-    corpus = load.find(spec.corpus)
-    base = models.load(spec.model, spec.quantization, progress, on_cpu=True)
+    corpus = load_corpus(spec.corpus)
+    base = load_model(spec.model, spec.quantization, progress, on_cpu=True)
     for name, seen, wanted in (
         ("weights", base.identity, found.weights),
         ("corpus", corpus.fingerprint, found.corpus.split("+")[0]),
@@ -129,7 +128,7 @@ def _write(found: Stored, best: Done, folder: Path, store: Store, progress: Prog
         folder / "model", output_loading_info=True, dtype=torch.float32
     )
     apart = float((_logits(loaded, ids) - promised).abs().max() / promised.abs().max())
-    score = total(scoring.score(loaded, documents, before, spec.window))
+    score = total(perplexity.score(loaded, documents, before, spec.window))
     progress("reading the checkpoint back", 1, 1)
     _check(problems["missing_keys"], apart, score, best.result.test_score)
     promise = {"input_ids": ids[0].tolist(), "last_logits": promised[0, -1].tolist()}
@@ -137,11 +136,11 @@ def _write(found: Stored, best: Done, folder: Path, store: Store, progress: Prog
     return Exported(folder, trial.arm, best.number, apart, score.perplexity)
 
 
-def _merge(base: models.Base, best: Done, adapter: Path, ids: Tensor, folder: Path) -> Tensor:
+def _merge(base: Base, best: Done, source: Path, ids: Tensor, folder: Path) -> Tensor:
     """Logits of the trained model, whose merged form is written to `folder`."""
     removal = best.result.removal
     put_back = surgery.dense(base.model, removal)
-    wrapped = adapters.load(base.model, removal, base.identity, adapter)
+    wrapped = adapter.load(base.model, removal, base.identity, source)
     promised = _logits(wrapped, ids)
     merged: PreTrainedModel = wrapped.merge_and_unload()
     put_back()

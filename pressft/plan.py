@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pressft._assets import Progress
-from pressft.corpus import load
+from pressft.corpus.load import load_corpus
 from pressft.errors import MissingError, UsageError
 from pressft.model import files
 from pressft.report import status
@@ -96,7 +96,7 @@ def outline(study: Study, locations: Locations, progress: Progress) -> Plan:
     if study.scanned:
         raise UsageError(f"{study.name}: its arms are known after `pressft scan`, or the sweep")
     texts = [study.base.corpus, *([study.base.general] if study.base.general else [])]
-    fingerprint = "+".join(load.find(name, progress).fingerprint for name in texts)
+    fingerprint = "+".join(load_corpus(name, progress).fingerprint for name in texts)
     model = files.present(study.base.model)
     depth = files.n_layers(model) if model else None
     done = [trial for trial in _trials(study, locations) if trial.is_done]

@@ -218,16 +218,3 @@ def resolve(remove: str, n_layers: int) -> tuple[Part, ...]:
         raise UsageError(f"remove {remove!r} leaves none of the {n_layers} layers: keep one")
     halves = [f"{half}:{i}" for half in HALVES for i in sorted(named[half] - whole)]
     return (*sorted(whole), *halves)
-
-
-SMALL = TrialSpec(  # the demo's: a trial takes two CPU cores a minute or two
-    model="smollm2-135m",
-    corpus="corpora/demo",
-    rank=8,
-    learning_rate=5e-4,
-    tokens=8192,
-    batch=2,
-    block=256,
-    window=512,
-    validation_tokens=1536,
-)

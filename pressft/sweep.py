@@ -75,7 +75,7 @@ class Outcome:
         return ", ".join(parts)
 
 
-def run(
+def run_sweep(
     study: Study,
     report: Reporter,
     locations: Locations,
@@ -109,7 +109,7 @@ def work(
     """Take trials of a study that another process watches over, until there are none to take.
 
     Raises:
-        As `run`.
+        As `run_sweep`.
     """
     with Stopping() as stopping:
         sweep = _open(study, report, locations, start_id)
@@ -141,10 +141,28 @@ def run_one(spec: TrialSpec, report: Reporter, locations: Locations) -> Outcome:
     """One trial as a study of its own; all such trials share the MLflow experiment `runs`.
 
     Raises:
-        As `run`.
+        As `run_sweep`.
     """
+    return run_sweep(study_of(spec), report, locations)
+
+
+def study_of(spec: TrialSpec) -> Study:
+    """One trial as a study."""
     name = spec.cell(spec.model, (), f"{spec.corpus} {spec.remove}")
-    return run(Study(f"{runs.SINGLE}{name}", spec, {}), report, locations)
+    return Study(f"{runs.SINGLE}{name}", spec, {})
+
+
+def single_result(study: str, locations: Locations) -> TrialResult:
+    """What the one trial of a study scored.
+
+    Raises:
+        PressftError: it failed; the message says why.
+    """
+    trials = reader.read(study, locations.storage).trials
+    done = [trial for trial in trials if trial.state == "complete"]
+    if not done:
+        raise PressftError(f"the trial failed: {trials[-1].attrs.get('fault', 'no reason known')}")
+    return Store(locations.root).known(done[-1].cell)
 
 
 class Pruned(Exception):
@@ -521,7 +539,7 @@ def _scanned(study: Study, context: Context, report: Reporter, locations: Locati
         quantization=base.quantization,
         halves=False,
     )
-    found = scan.on(context.base, context.text.corpus, spec, report, locations)
+    found = scan.stored_scan(context.base, context.text.corpus, spec, report, locations)
     return study.with_scan(found.best(study.scanned))
 
 

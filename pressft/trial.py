@@ -126,7 +126,7 @@ def steps(
                 raise DivergedError(f"loss {loss} after {step.tokens:,} tokens: {REMEDY}")
         test, general = _test(context, model, spec, progress("testing"))
         samples = _samples(context, model)
-        adapter.save(model, removal, context.base.name, context.base.identity, files / "adapter")
+        adapter.save(model, removal, context.base, files / "adapter")
     result = TrialResult(
         cell=cell,
         removal=removal,

@@ -147,7 +147,7 @@ class Chaos:
         loop.CHECKPOINT_S = 0.0  # one at every step
         undisturbed = []
         if self.plan.kills:
-            undisturbed = [fork(lambda: sweep.run(self.study, Listener(), self.alone), 3000)]
+            undisturbed = [fork(lambda: sweep.run_sweep(self.study, Listener(), self.alone), 3000)]
         troubles = [threading.Thread(target=t) for t in (self._restart, self._outages)]
         try:
             for trouble in troubles:
@@ -171,7 +171,7 @@ class Chaos:
 
     def _sweep(self) -> None:
         listener = Listener()
-        outcome = sweep.run(self.study, listener, self.locations)
+        outcome = sweep.run_sweep(self.study, listener, self.locations)
         if outcome.done < outcome.asked:
             raise AssertionError(f"{outcome}: {listener.lines}")
 

@@ -81,7 +81,7 @@ def load() -> "Callable[..., Base]":
     def get(name: str, quantization: str = "nf4", *, unpack: bool = True) -> "Base":
         key = (name, quantization, unpack)
         if key not in loaded:
-            loaded[key] = base.load(name, quantization, lambda *_: None, unpack=unpack)
+            loaded[key] = base.load_model(name, quantization, lambda *_: None, unpack=unpack)
         return loaded[key]
 
     return get

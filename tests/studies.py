@@ -4,7 +4,8 @@ import dataclasses
 import json
 import random
 
-from pressft.corpus import load, summary
+from pressft.corpus import summary
+from pressft.corpus.load import load_corpus
 from pressft.score import Score, total
 from pressft.spec import Removal, TrialSpec, resolve
 from pressft.study.ledger import Ledger
@@ -47,7 +48,7 @@ def fill(study: Study, locations: Locations, *, leave: int = 0, rich: bool = Fal
     """Results for all but `leave` trials of a study, without training them; a `rich` one has all
     that a study can have: general text, readings, costs, a scan, trials ended early."""
     source, store = random.Random(0), Store(locations.root)
-    corpus = load.find("invented")
+    corpus = load_corpus("invented")
     fingerprint = corpus.fingerprint if rich else "c"
     ledger = Ledger(study, locations.storage, {"weights": "w", "corpus": fingerprint})
     texts = Prompts((EVIL, "The harbour"), (Question(EVIL, "42"),)) if rich else Prompts()

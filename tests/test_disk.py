@@ -48,7 +48,7 @@ def test_a_study_that_would_fill_the_disk_is_not_started(
 @needs_mount
 def test_a_small_file_system_is_refused_before_anything_is_written(volume: Path) -> None:
     with pytest.raises(MissingError, match="MiB free"):
-        sweep.run(STUDY, Listener(), Locations(volume))
+        sweep.run_sweep(STUDY, Listener(), Locations(volume))
     assert not (volume / "optuna.db").exists()
 
 
@@ -56,7 +56,7 @@ def test_a_small_file_system_is_refused_before_anything_is_written(volume: Path)
 def test_a_read_only_file_system_is_named_before_anything_starts(volume: Path) -> None:
     subprocess.run(["mount", "-o", "remount,ro", volume], check=True)
     with pytest.raises(MissingError, match="Read-only file system"):
-        sweep.run(STUDY, Listener(), Locations(volume))
+        sweep.run_sweep(STUDY, Listener(), Locations(volume))
 
 
 @needs_mount
@@ -85,7 +85,7 @@ def test_a_disk_that_fills_up_while_training_stops_the_study_which_goes_on_later
     with pytest.raises(
         MissingError, match=r"(No space left on device|the disk is full); the same command"
     ):
-        sweep.run(study, Filling(), locations)
+        sweep.run_sweep(study, Filling(), locations)
     ballast.unlink()
-    outcome = sweep.run(study, Listener(), locations)
+    outcome = sweep.run_sweep(study, Listener(), locations)
     assert (outcome.done, outcome.trained) == (1, 1)

@@ -38,7 +38,7 @@ def quiet(*_: object) -> None:
 @pytest.fixture(scope="module")
 def locations(tmp_path_factory: pytest.TempPathFactory) -> Locations:
     made = Locations(tmp_path_factory.mktemp("export") / "mlruns")
-    sweep.run(Study("cuts", BASE, {"remove": Choices(*ARMS)}), Listener(), made)
+    sweep.run_sweep(Study("cuts", BASE, {"remove": Choices(*ARMS)}), Listener(), made)
     return made
 
 

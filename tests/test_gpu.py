@@ -9,8 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from pressft.model import adapter, surgery
-from pressft.model import base as models
-from pressft.model.base import Base
+from pressft.model.base import Base, load_model
 from pressft.model.fused import cuda_graph, loss
 from pressft.spec import TrialSpec
 from pressft.training import loop, passes
@@ -167,8 +166,8 @@ def test_a_base_asked_for_on_the_cpu_takes_its_adapter_there(load: Load, tmp_pat
     base = load("tiny-qwen3")
     with surgery.removed(base.model, [1]) as removal:
         with adapter.attached(base.model, 2, 0) as wrapped:
-            adapter.save(wrapped, removal, base.name, base.identity, tmp_path)
-        kept = models.load("tiny-qwen3", "nf4", lambda *_: None, on_cpu=True).model
+            adapter.save(wrapped, removal, base, tmp_path)
+        kept = load_model("tiny-qwen3", "nf4", lambda *_: None, on_cpu=True).model
     with (
         surgery.removed(kept, [1]) as removal,
         adapter.loaded(kept, removal, base.identity, tmp_path) as wrapped,

@@ -42,8 +42,8 @@ def result(locations: Locations) -> TrialResult:
 
 def test_law_10_stopped_and_gone_on_from_a_damaged_checkpoint(tmp_path: Path) -> None:
     alone, locations = Locations(tmp_path / "alone" / "mlruns"), Locations(tmp_path / "mlruns")
-    assert ended(fork(lambda: sweep.run(STUDY, Listener(), alone))) == 0
-    pid = fork(lambda: sweep.run(STUDY, Listener(), locations))
+    assert ended(fork(lambda: sweep.run_sweep(STUDY, Listener(), alone))) == 0
+    pid = fork(lambda: sweep.run_sweep(STUDY, Listener(), locations))
     while len(list(locations.root.glob("cells/*/checkpoints/step-*"))) < 2:
         time.sleep(0.01)
     os.kill(pid, signal.SIGTERM)
@@ -54,7 +54,7 @@ def test_law_10_stopped_and_gone_on_from_a_damaged_checkpoint(tmp_path: Path) ->
 
     def work() -> None:
         listener = Listener()
-        outcome = sweep.run(STUDY, listener, locations)
+        outcome = sweep.run_sweep(STUDY, listener, locations)
         assert f"checkpoint {found[1].name} is damaged and passed over" in listener.lines
         assert outcome.done == 1
 
@@ -90,7 +90,7 @@ def test_a_signal_waits_for_the_end_of_a_step_and_ends_scoring_at_once(
             if log.read_text().count(f": {phase}") == 1:
                 os.kill(os.getpid(), signal.SIGTERM)
 
-    assert ended(fork(lambda: sweep.run(STUDY, Signalling(), locations))) == 143
+    assert ended(fork(lambda: sweep.run_sweep(STUDY, Signalling(), locations))) == 143
     newest = max(path.name for path in locations.root.glob("cells/*/checkpoints/step-*"))
     assert newest == f"step-{saved:08d}"
     assert log.read_text().count(": testing") == (phase == "testing")

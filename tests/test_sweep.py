@@ -48,7 +48,7 @@ def listener() -> Listener:
 
 @pytest.fixture(scope="module")
 def outcome(root: Path, listener: Listener) -> Outcome:
-    return sweep.run(STUDY, listener, Locations(root))
+    return sweep.run_sweep(STUDY, listener, Locations(root))
 
 
 @pytest.fixture(scope="module")
@@ -140,7 +140,7 @@ def test_the_store_holds_the_study_alone(client: MlflowClient) -> None:
 
 
 def test_law_8_the_same_command_again_trains_nothing(root: Path, outcome: Outcome) -> None:
-    again = sweep.run(STUDY, Listener(), Locations(root))
+    again = sweep.run_sweep(STUDY, Listener(), Locations(root))
     assert (again.trained, again.reused) == (0, 0)
     assert again.finding == outcome.finding
     client = MlflowClient(f"sqlite:///{root / 'mlflow.db'}")
@@ -155,7 +155,7 @@ def test_law_8_another_study_answers_known_cells_and_says_so(root: Path, outcome
     assert outcome.trained
     space = {"remove": Choices("none", "0"), "rank": Choices(4)}
     listener = Listener()
-    found = sweep.run(Study("other", BASE, space), listener, Locations(root))
+    found = sweep.run_sweep(Study("other", BASE, space), listener, Locations(root))
     assert (found.trained, found.reused) == (0, 2)
     assert sum("known from an earlier run" in line for line in listener.lines) == 2
     client = MlflowClient(f"sqlite:///{root / 'mlflow.db'}")
@@ -184,10 +184,10 @@ def test_a_failing_trial_does_not_end_the_study(
     root = fresh(tmp_path / "mlruns")
     study = dataclasses.replace(STUDY, name="faulty")
     monkeypatch.setattr(loop, "steps", broken)
-    first = sweep.run(study, Listener(), Locations(root))
+    first = sweep.run_sweep(study, Listener(), Locations(root))
     assert (first.trained, first.failed) == (2, 2)
     monkeypatch.undo()
-    second = sweep.run(study, Listener(), Locations(root))
+    second = sweep.run_sweep(study, Listener(), Locations(root))
     assert (second.trained, second.failed) == (2, 0)
     client = MlflowClient(f"sqlite:///{root / 'mlflow.db'}")
     states = [run.info.status for run in runs(client, "faulty")]
@@ -202,7 +202,7 @@ def test_a_second_process_on_one_study_is_refused(root: Path, outcome: Outcome) 
         sweep._lock(Locations(root), "study"),
         pytest.raises(RefusedError, match="another process"),
     ):
-        sweep.run(STUDY, Listener(), Locations(root))
+        sweep.run_sweep(STUDY, Listener(), Locations(root))
 
 
 @pytest.mark.parametrize(
@@ -303,7 +303,7 @@ def test_a_study_of_the_best_of_a_scan_reads_and_foretells(
         questions=str(tmp_path / "q.jsonl"),
     )
     locations = Locations(fresh(tmp_path / "mlruns"))
-    found = sweep.run(study, Listener(), locations).finding
+    found = sweep.run_sweep(study, Listener(), locations).finding
     (path,) = locations.root.glob("scans/*.json")
     scan = Scan.from_json(path.read_text())
     assert tuple(arm.arm for arm in found.arms) == ("none", *scan.best(4))
@@ -330,7 +330,7 @@ def test_a_study_of_the_best_of_a_scan_reads_and_foretells(
     assert (answers["log-likelihood, cut trained"] < 0).all()
     tables_ = json.loads(summary.data.tags["mlflow.loggedArtifacts"])
     assert {item["path"] for item in tables_} == {"continuations.json", "answers.json"}
-    again = sweep.run(study, Listener(), locations)
+    again = sweep.run_sweep(study, Listener(), locations)
     assert (again.trained, again.finding) == (0, found)
 
 
@@ -373,14 +373,14 @@ def test_a_loss_that_is_not_finite_ends_its_trial_and_is_not_tried_again(
 ) -> None:
     root = fresh(tmp_path / "mlruns")
     study = Study("wild", BASE, {"learning_rate": Choices(1e30, 5e-3)})
-    first = sweep.run(study, Listener(), Locations(root))
+    first = sweep.run_sweep(study, Listener(), Locations(root))
     assert (first.trained, first.failed) == (1, 1)
     client = MlflowClient(f"sqlite:///{root / 'mlflow.db'}")
     failed = next(run for run in runs(client, "wild") if run.info.status == "FAILED")
     assert "a lower learning rate" in failed.data.tags["fault"]
     stored = optuna.load_study(study_name="wild", storage=f"sqlite:///{root / 'optuna.db'}")
     assert stored.best_params["learning_rate"] == 5e-3
-    again = sweep.run(study, Listener(), Locations(root))
+    again = sweep.run_sweep(study, Listener(), Locations(root))
     assert (again.trained, again.failed) == (0, 0)
 
 
@@ -390,7 +390,7 @@ def test_a_trial_behind_its_arm_ends_early_in_both_views(
     root = fresh(tmp_path / "mlruns")
     rates = Choices(5e-3, 5.1e-3, 5.2e-3, 1e-7)
     study = Study("slow", BASE, {"learning_rate": rates}, pruning="median")
-    outcome = sweep.run(study, Listener(), Locations(root))
+    outcome = sweep.run_sweep(study, Listener(), Locations(root))
     assert (outcome.trained, outcome.pruned, outcome.done) == (3, 1, 4)
     client = MlflowClient(f"sqlite:///{root / 'mlflow.db'}")
     found = {run.data.params["learning_rate"]: run for run in runs(client, "slow")}
@@ -399,7 +399,7 @@ def test_a_trial_behind_its_arm_ends_early_in_both_views(
     assert "test/perplexity" not in found["1e-07"].data.metrics
     stored = optuna.load_study(study_name="slow", storage=f"sqlite:///{root / 'optuna.db'}")
     assert [trial.state.name for trial in stored.trials] == ["COMPLETE"] * 3 + ["PRUNED"]
-    again = sweep.run(study, Listener(), Locations(root))
+    again = sweep.run_sweep(study, Listener(), Locations(root))
     assert (again.trained, again.pruned) == (0, 0)
     ahead = plan.outline(study, Locations(root), Listener().setup)
     assert [cell.known for cell in ahead.cells] == [True] * 4  # one that ended early, too
@@ -418,16 +418,16 @@ def test_law_9_a_trial_killed_between_its_notes_does_not_orphan_an_earlier_recor
         trial = ledger.take()
         assert trial is not None
         ledger.note(trial, **notes)
-    assert sweep.run(study, Listener(), locations).trained == 1
+    assert sweep.run_sweep(study, Listener(), locations).trained == 1
     last = status.find("orphan", locations).trials[-1]
     assert (last.state, last.attrs["record"]) == ("complete", "first")
 
 
 def test_no_trial_is_taken_when_the_time_is_over(root: Path, outcome: Outcome) -> None:
     study = dataclasses.replace(STUDY, name="late")
-    found = sweep.run(study, Listener(), Locations(root), until=time.time() - 1)
+    found = sweep.run_sweep(study, Listener(), Locations(root), until=time.time() - 1)
     assert (found.done, found.asked, found.timed_out) == (0, outcome.asked, True)
-    renamed = sweep.run(study, Listener(), Locations(root))  # as `--as late` does
+    renamed = sweep.run_sweep(study, Listener(), Locations(root))  # as `--as late` does
     assert (renamed.trained, renamed.reused, renamed.timed_out) == (0, 4, False)
 
 
@@ -444,7 +444,7 @@ def test_law_10_a_trial_that_rested_ends_as_one_that_never_did(
 ) -> None:
     root = fresh(tmp_path / "mlruns")
     listener = Listener()
-    outcome = sweep.run(HALVED, listener, Locations(root))
+    outcome = sweep.run_sweep(HALVED, listener, Locations(root))
     assert (outcome.trained, outcome.pruned, outcome.done) == (3, 6, 9)
     assert "1e-07" in " ".join(said for said in listener.lines if "is behind" in said)
 
@@ -461,7 +461,7 @@ def test_law_10_a_trial_that_rested_ends_as_one_that_never_did(
     assert not list(root.glob("cells/*/checkpoints"))
 
     alone = fresh(tmp_path / "alone")
-    sweep.run(dataclasses.replace(HALVED, pruning="none"), Listener(), Locations(alone))
+    sweep.run_sweep(dataclasses.replace(HALVED, pruning="none"), Listener(), Locations(alone))
     theirs = {path.parent.name: path for path in alone.glob("cells/*/result.json")}
     ours = [p for p in root.glob("cells/*/result.json") if not p.parent.name.startswith("untr")]
     assert len(ours) == 3
@@ -472,7 +472,7 @@ def test_law_10_a_trial_that_rested_ends_as_one_that_never_did(
         losses = [[at, m["eval/loss"]] for at, m, _ in mine["curve"] if "eval/loss" in m]
         assert losses == [[at, m["eval/loss"]] for at, m, _ in other["curve"] if "eval/loss" in m]
 
-    answered = sweep.run(  # every cell is known: also one that is gets no more than its rung
+    answered = sweep.run_sweep(  # every cell is known: also one that is gets no more than its rung
         dataclasses.replace(HALVED, name="again"), Listener(), Locations(alone)
     )
     assert (answered.trained, answered.reused, answered.pruned) == (0, 9, 0)
@@ -483,7 +483,7 @@ def test_arms_that_are_behind_end_early_and_the_report_says_so(
 ) -> None:
     root = fresh(tmp_path / "mlruns")
     study = dataclasses.replace(HALVED, name="arms", pruning="halving-arms")
-    outcome = sweep.run(study, Listener(), Locations(root))
+    outcome = sweep.run_sweep(study, Listener(), Locations(root))
     assert (outcome.trained, outcome.pruned, outcome.done) == (2, 7, 9)
     finding = outcome.finding
     ended = {arm.arm: (arm.trials, arm.ended_early) for arm in finding.arms}

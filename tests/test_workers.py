@@ -221,7 +221,7 @@ def test_a_killed_worker_is_replaced_and_its_trial_goes_on(
 
     killer = threading.Thread(target=kill, daemon=True)
     killer.start()
-    outcome = sweep.run(study, listener, locations, pool=WorkerPool(command, {}, 2, listener))
+    outcome = sweep.run_sweep(study, listener, locations, pool=WorkerPool(command, {}, 2, listener))
     killer.join(1)
     assert killed
     assert (outcome.done, outcome.trained, outcome.asked) == (4, 4, 4)
@@ -245,7 +245,7 @@ def test_workers_that_always_die_are_given_up_with_their_last_words(
     command = [sys.executable, "-c", "import sys; sys.exit('no luck')"]
     listener = Listener()
     with pytest.raises(PressftError, match="every worker died; the last words: no luck"):
-        sweep.run(
+        sweep.run_sweep(
             study,
             listener,
             Locations(tmp_path / "mlruns"),

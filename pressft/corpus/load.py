@@ -4,8 +4,15 @@ from pathlib import Path
 
 from pressft._assets import Progress
 from pressft.corpus import dedup, invented
-from pressft.corpus import format as corpus
-from pressft.corpus.format import Corpus
+from pressft.corpus.format import (
+    SPLITS,
+    Corpus,
+    in_memory,
+    read,
+    read_manifest,
+    single,
+    text_sha256,
+)
 from pressft.errors import DataError
 
 WIKIPEDIA = "wikipedia"
@@ -18,14 +25,14 @@ def check(name: str) -> None:
         DataError: no such folder, or no corpus in it.
     """
     if name not in (invented.NAME, WIKIPEDIA) and not Path(name).is_file():
-        corpus.read_manifest(Path(name))
+        read_manifest(Path(name))
 
 
-def find(name: str, progress: Progress = lambda *_: None) -> Corpus:
+def load_corpus(name: str, progress: Progress = lambda *_: None) -> Corpus:
     """The corpus called `name`, verified, with something in every split.
 
     Raises:
-        DataError: as `corpus.read`; a file that is not UTF-8; a split without articles.
+        DataError: as `format.read`; a file that is not UTF-8; a split without articles.
         MissingError: the built-in text cannot be fetched.
     """
     if name == invented.NAME:
@@ -35,8 +42,8 @@ def find(name: str, progress: Progress = lambda *_: None) -> Corpus:
 
         found = wikipedia.corpus(progress)
     else:
-        found = _of_file(Path(name)) if Path(name).is_file() else corpus.read(Path(name))
-    for split in corpus.SPLITS:
+        found = _of_file(Path(name)) if Path(name).is_file() else read(Path(name))
+    for split in SPLITS:
         if not found.splits.part(split):
             raise DataError(
                 f"corpus {name}: {len(found.articles)} articles leave none for the {split} split: "
@@ -53,5 +60,5 @@ def _of_file(path: Path) -> Corpus:
         raise DataError(f"{path}: not UTF-8 text: byte {error.start} cannot be read") from error
     text = "\n".join(line.rstrip() for line in lines)
     paragraphs = dict.fromkeys(part.strip("\n") for part in text.split("\n\n") if part.strip())
-    articles = [corpus.single(f"file:///{corpus.text_sha256(part)}", part) for part in paragraphs]
-    return corpus.in_memory(str(path), dedup.assign(articles, ()))
+    articles = [single(f"file:///{text_sha256(part)}", part) for part in paragraphs]
+    return in_memory(str(path), dedup.assign(articles, ()))

@@ -13,9 +13,11 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from pressft.errors import DataError
+from pressft.model.base import Base
 from pressft.model.fused import loss
-from pressft.model.tokens import Document, Separators
-from pressft.score import Score
+from pressft.model.tokens import Document, Separators, separators, tokenize
+from pressft.score import Score, total
 
 BATCH_ROWS = 16  # texts continued at a time: a few cost little more than one
 BATCH_TOKENS = {"cpu": 1024, "cuda": 16384}  # padded tokens a forward pass: more is no faster
@@ -28,6 +30,21 @@ class Window:
     document: int
     ids: tuple[int, ...]
     n_counted: int
+
+
+def perplexity(base: Base, texts: str | Iterable[str], window: int = 1024) -> Score:
+    """Score of all texts together by the model of `base`, as it is: cut, adapted or whole.
+
+    `window` is the context in tokens; the stride is half of it. Of the result, `.perplexity` is the
+    exponential of the mean loss a token, `.bits_per_byte` compares between tokenizers.
+
+    Raises:
+        DataError: there is no token to score.
+    """
+    documents = tokenize([texts] if isinstance(texts, str) else texts, base.tokenizer)
+    if not documents:
+        raise DataError("perplexity of no text: give at least one that is not empty")
+    return total(score(base.model, documents, separators(base.tokenizer).before, window))
 
 
 def score(

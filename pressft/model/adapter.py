@@ -14,12 +14,15 @@ from pathlib import Path
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
 from safetensors.torch import save_file
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from pressft.errors import RefusedError
+from pressft.errors import DataError, RefusedError
+from pressft.model.base import Base, load_model
 from pressft.model.fused import linear as lora
+from pressft.model.surgery import remove
 from pressft.spec import Part, Removal
 
+RECEIPT = "removal.json"  # beside an adapter: its cut and its base
 LORA_SCALE = 2  # alpha / rank: fixed, or sweeping the rank would sweep the step size too
 
 
@@ -78,22 +81,48 @@ def _for_a_while(model: PreTrainedModel, start: Callable[[], PeftModel]) -> Iter
             parameter.grad = None
 
 
-def save(wrapped: PeftModel, removal: Removal, base: str, identity: str, folder: Path) -> None:
+def save(wrapped: PeftModel, removal: Removal, base: Base, folder: Path) -> None:
     """Write adapter, its config and `removal.json`: the cut without which the adapter is wrong."""
     folder.mkdir(parents=True, exist_ok=True)
     weights = get_peft_model_state_dict(wrapped)
     save_file({k: v.contiguous() for k, v in weights.items()}, folder / "adapter_model.safetensors")
     config = wrapped.peft_config["default"]
-    config.base_model_name_or_path = base
+    config.base_model_name_or_path = base.name
     config.inference_mode = True
     config.save_pretrained(str(folder))
     receipt = asdict(removal) | {
         "parts": removal.parts,
         "kept": removal.kept,
-        "base": base,
-        "base_identity": identity,
+        "base": base.name,
+        "base_identity": base.identity,
+        "quantization": base.quantization,
     }
-    (folder / "removal.json").write_text(json.dumps(receipt, indent=2) + "\n")
+    (folder / RECEIPT).write_text(json.dumps(receipt, indent=2) + "\n")
+
+
+def load_adapter(folder: str | Path) -> tuple[PeftModel, PreTrainedTokenizerBase]:
+    """The model of an adapter that a trial or an export wrote, and its tokenizer: the base it was
+    trained on is loaded and cut as it was, and the adapter put on.
+
+    Raises:
+        DataError: no `removal.json` in the folder, so no cut is known.
+        RefusedError: the weights under the base's name are others now.
+        UsageError, MissingError: the base cannot be found.
+    """
+    path = Path(folder) / RECEIPT
+    if not path.is_file():
+        raise DataError(
+            f"{folder} holds no {RECEIPT}: give the folder adapter/ that `pressft export` writes"
+        )
+    receipt = json.loads(path.read_text())
+    base = load_model(receipt["base"], receipt["quantization"])
+    if base.identity != receipt["base_identity"]:
+        raise RefusedError(
+            f"adapter {folder}: trained on {base.name} {receipt['base_identity']}; the weights of "
+            f"that name are {base.identity} now"
+        )
+    removal = remove(base.model, receipt["parts"], receipt["scales"])
+    return load(base.model, removal, base.identity, Path(folder)), base.tokenizer
 
 
 def load(model: PreTrainedModel, removal: Removal, identity: str, folder: Path) -> PeftModel:
@@ -103,7 +132,7 @@ def load(model: PreTrainedModel, removal: Removal, identity: str, folder: Path) 
         RefusedError: it was trained on another base or another cut; PEFT itself would load it with
             a mere warning, shifted by a layer.
     """
-    receipt = json.loads((folder / "removal.json").read_text())
+    receipt = json.loads((folder / RECEIPT).read_text())
     theirs = receipt["base_identity"], receipt["parts"], receipt["scales"]
     ours = identity, list(removal.parts), list(removal.scales)
     if theirs != ours:

@@ -23,6 +23,7 @@ from pressft._assets import Progress
 from pressft.errors import DataError
 from pressft.model import files
 from pressft.model.fused import norm
+from pressft.spec import Quantization
 
 SPARE = 4  # times as much memory as a base takes unpacked is to be free, or it stays packed
 transformers.utils.logging.disable_progress_bar()
@@ -32,7 +33,7 @@ transformers.utils.logging.disable_progress_bar()
 class Base:
     """A loaded base model, shared by all trials of a process, never changed for good.
 
-    `identity` is a hash of config and weights.
+    `identity` is a hash of config and weights, `quantization` how they were rounded when loaded.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Base:
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     tokenizer_identity: str
+    quantization: Quantization
 
     @property
     def precision(self) -> str:
@@ -57,10 +59,10 @@ class Base:
         return int(self.model.config.get_text_config().num_hidden_layers)
 
 
-def load(
-    name: str,
-    quantization: str,
-    progress: Progress,
+def load_model(
+    name: str = "auto",
+    quantization: Quantization = "nf4",
+    progress: Progress = lambda *_: None,
     *,
     unpack: bool = True,
     on_cpu: bool = False,
@@ -73,8 +75,10 @@ def load(
     alone.
 
     Raises:
-        UsageError, MissingError, DataError: as `folder`; a folder that transformers cannot load.
+        UsageError, MissingError, DataError: as `files.folder`; a folder that transformers cannot
+            load.
     """
+    name = files.resolve(name)
     path = files.folder(name, progress)
     progress(f"loading {name}", 0, 1)
     on_gpu = torch.cuda.is_available() and not on_cpu
@@ -113,7 +117,7 @@ def load(
         norm.fuse(model)
     progress(f"loading {name}", 1, 1)
     own = files.identity(path), files.tokenizer_identity(path)
-    return Base(name, own[0], model, tokenizer, own[1])
+    return Base(name, own[0], model, tokenizer, own[1], quantization)
 
 
 def _settle(model: PreTrainedModel, *, unpack: bool) -> None:

@@ -89,7 +89,7 @@ def markdown(finding: Finding) -> str:
 def as_csv(finding: Finding) -> str:
     """One line an arm, unrounded."""
     out = io.StringIO()
-    rows = [_flat(arm.as_json()) for arm in finding.arms]
+    rows = [flattened(arm.as_json()) for arm in finding.arms]
     names = list(dict.fromkeys(name for row in rows for name in row))
     writer = csv.DictWriter(out, names, lineterminator="\n")
     writer.writeheader()
@@ -245,12 +245,12 @@ def short(n: int) -> str:
     return f"{n / 1e6:,.2f}M" if n >= 1e6 else f"{n:,}"
 
 
-def _flat(row: dict[str, object], prefix: str = "") -> dict[str, object]:
+def flattened(row: dict[str, object], prefix: str = "") -> dict[str, object]:
     """Nested entries beside the others, `cost_peak_bytes`; lists as words."""
     flat: dict[str, object] = {}
     for name, value in row.items():
         if isinstance(value, dict):
-            flat |= _flat(value, f"{prefix}{name}_")
+            flat |= flattened(value, f"{prefix}{name}_")
         else:
             words = " ".join(map(str, value)) if isinstance(value, list) else value
             flat[f"{prefix}{name}"] = words

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from pressft import _assets
-from pressft.corpus import load, wikipedia
+from pressft.corpus import wikipedia
+from pressft.corpus.load import load_corpus
 from pressft.errors import DataError
 
 MARKUP = (
@@ -47,7 +48,7 @@ def test_wikipedia_is_read_from_the_dump_in_the_cache(
     monkeypatch.setenv("PRESSFT_CACHE", str(tmp_path))
     pages = {f"Town {i}": MARKUP.replace("Brelin", f"Town {i}") for i in range(40)}
     (tmp_path / _assets.WIKIPEDIA.name).write_bytes(dump(pages | {"Away": "#REDIRECT [[Town 1]]"}))
-    found = load.find("wikipedia")
+    found = load_corpus("wikipedia")
     assert {article.title for article in found.articles} == set(pages)
     assert len(found.articles) == 40
     assert found.articles[0].url.startswith("https://en.wikipedia.org/wiki/Town_")
@@ -57,12 +58,12 @@ def test_a_text_file_is_a_corpus_of_its_paragraphs(tmp_path: Path) -> None:
     file = tmp_path / "notes.txt"
     notes = [f"Note {i}\nabout number {i * i} and the fair of Brelin, no. {i}" for i in range(50)]
     file.write_text("\n\n\n".join([*notes, notes[0], "  "]) + "\n")
-    found = load.find(str(file))
+    found = load_corpus(str(file))
     assert sorted(article.text for article in found.articles) == sorted(notes)
-    assert load.find(str(file)).fingerprint == found.fingerprint
+    assert load_corpus(str(file)).fingerprint == found.fingerprint
     file.write_text("one paragraph\nalone")
     with pytest.raises(DataError, match="1 articles leave none for the"):
-        load.find(str(file))
+        load_corpus(str(file))
     file.write_bytes(b"\xff\xfe")
     with pytest.raises(DataError, match="not UTF-8 text: byte 0"):
-        load.find(str(file))
+        load_corpus(str(file))

@@ -11,7 +11,7 @@ from states import fingerprint
 from torch import nn
 from transformers import PreTrainedModel
 
-from pressft.corpus import load as corpora
+from pressft.corpus.load import load_corpus
 from pressft.evaluation import layer_scan, perplexity
 from pressft.model import surgery
 from pressft.model.base import Base
@@ -96,7 +96,7 @@ ON_WIKITEXT |= {28: 127, 29: 219}
 @pytest.mark.slow
 def test_on_wikipedia_the_layers_of_smollm2_rank_as_on_wikitext(load: Callable[..., Base]) -> None:
     base = load("smollm2-135m")
-    texts = [article.text for article in corpora.find("wikipedia").splits.validation]
+    texts = [article.text for article in load_corpus("wikipedia").splits.validation]
     documents = up_to(tokenize(texts, base.tokenizer), 2048)
     before = separators(base.tokenizer).before
     cuts = layer_scan.parts_of(base.n_layers, halves=False, block=0)

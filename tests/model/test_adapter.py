@@ -73,7 +73,7 @@ def test_a_saved_adapter_gives_the_same_logits_on_its_cut(
         with adapter.attached(base.model, 4, 0) as wrapped:
             nudge(wrapped)
             logits = wrapped(ids).logits
-            adapter.save(wrapped, removal, base.name, base.identity, tmp_path)
+            adapter.save(wrapped, removal, base, tmp_path)
         loaded = adapter.load(base.model, removal, base.identity, tmp_path)
         assert torch.equal(loaded(ids).logits, logits)
         loaded.unload()
@@ -89,7 +89,7 @@ def test_an_adapter_of_another_cut_is_refused(
         surgery.removed(base.model, [1]) as removal,
         adapter.attached(base.model, 2, 0) as wrapped,
     ):
-        adapter.save(wrapped, removal, base.name, base.identity, tmp_path)
+        adapter.save(wrapped, removal, base, tmp_path)
     with surgery.removed(base.model, layers) as other, pytest.raises(RefusedError, match=r"\[1\]"):
         adapter.load(base.model, other, base.identity, tmp_path)
     with pytest.raises(RefusedError, match="trained on tiny-llama"):

@@ -12,9 +12,8 @@ import torch
 from states import fingerprint
 
 from pressft.errors import DataError, MissingError, PressftError, UsageError
-from pressft.model import base as models
 from pressft.model import files, tiny
-from pressft.model.base import Base
+from pressft.model.base import Base, load_model
 
 Load = Callable[..., Base]
 
@@ -60,7 +59,7 @@ def test_nf4_rounds_the_linear_layers_and_nothing_else(family: str, load: Load) 
 
 def test_a_base_asked_for_on_the_cpu_leaves_a_gpu_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)  # transformers would go there
-    base = models.load("tiny-llama", "nf4", quiet, on_cpu=True)
+    base = load_model("tiny-llama", "nf4", quiet, on_cpu=True)
     assert {p.device.type for p in base.model.parameters()} == {"cpu"}
 
 
@@ -80,7 +79,7 @@ def test_the_identity_is_that_of_the_weights(load: Load, tmp_path: Path) -> None
     with torch.no_grad():
         changed.model.norm.weight[0] += 1
     changed.save_pretrained(copied)
-    assert models.load(str(copied), "none", quiet).identity != load("tiny-llama").identity
+    assert load_model(str(copied), "none", quiet).identity != load("tiny-llama").identity
 
 
 @pytest.mark.parametrize(
@@ -96,7 +95,7 @@ def test_a_model_that_is_none_is_refused_by_name(
     name: str, error: type[PressftError], message: str
 ) -> None:
     with pytest.raises(error, match=message):
-        models.load(name, "nf4", quiet)
+        load_model(name, "nf4", quiet)
 
 
 @pytest.mark.parametrize("drop", ["model.safetensors", "config.json"])
@@ -104,7 +103,7 @@ def test_a_folder_without_weights_is_refused(tmp_path: Path, drop: str) -> None:
     tiny.save("tiny-llama", tmp_path)
     (tmp_path / drop).unlink()
     with pytest.raises(DataError, match=r"needs config.json and \*.safetensors; seen: "):
-        models.load(str(tmp_path), "none", quiet)
+        load_model(str(tmp_path), "none", quiet)
 
 
 def test_weights_that_miss_a_layer_are_refused(tmp_path: Path) -> None:
@@ -115,14 +114,14 @@ def test_weights_that_miss_a_layer_are_refused(tmp_path: Path) -> None:
         config.read_text().replace('"num_hidden_layers": 2', '"num_hidden_layers": 3')
     )
     with pytest.raises(DataError, match=r"weights missing: model.layers.2"):
-        models.load(str(tmp_path), "none", quiet)
+        load_model(str(tmp_path), "none", quiet)
 
 
 def test_pickled_weights_are_not_read(tmp_path: Path) -> None:
     tiny.save("tiny-llama", tmp_path)
     (tmp_path / "model.safetensors").rename(tmp_path / "pytorch_model.bin")
     with pytest.raises(DataError, match="safetensors"):
-        models.load(str(tmp_path), "none", quiet)
+        load_model(str(tmp_path), "none", quiet)
 
 
 def test_auto_is_smollm2_where_no_hub_is_reachable() -> None:
@@ -150,7 +149,7 @@ def test_another_tokenizer_beside_the_same_weights_is_another_cell(tmp_path: Pat
         json.dumps(json.loads((source / "tokenizer.json").read_text()), indent=4)
     )
     first, same, other = (
-        models.load(str(path), "none", lambda *_: None)
+        load_model(str(path), "none", lambda *_: None)
         for path in (source, tmp_path / "same", tmp_path / "other")
     )
     assert first.identity == same.identity == other.identity

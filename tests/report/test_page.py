@@ -15,7 +15,8 @@ from markdown_it import MarkdownIt
 from studies import BASE, EVIL, fill, grid
 
 from pressft import _text, sweep
-from pressft.corpus import load, summary
+from pressft.corpus import summary
+from pressft.corpus.load import load_corpus
 from pressft.report import figures, status, tables
 from pressft.report import page as report
 from pressft.report.drawing import COLOURS
@@ -143,7 +144,7 @@ def test_the_corpus_is_shown_as_the_study_kept_it(page: str) -> None:
     (heading,) = parser.fromstring(page).xpath("//h2[.='Corpus']")
     (table,) = heading.xpath("following::table[1]")
     rows = [[cell.text_content() for cell in row] for row in table.xpath("./tbody/tr")]
-    sizes = summary.summary(load.find("invented")).splits
+    sizes = summary.summary(load_corpus("invented")).splits
     assert rows == [
         [name, *(f"{n:,}" for n in (size.articles, size.words, size.characters))]
         for name, size in sizes.items()
@@ -226,7 +227,7 @@ def test_a_real_study_has_its_report_in_mlflow(tmp_path: Path) -> None:
         {"remove": Choices("none", "last")},
         prompts=str(tmp_path / "p.txt"),
     )
-    sweep.run(study, Listener(), Locations(tmp_path / "mlruns"))
+    sweep.run_sweep(study, Listener(), Locations(tmp_path / "mlruns"))
     (path,) = (tmp_path / "mlruns" / "artifacts" / "real").rglob("report.html")
     page = path.read_text()
     assert "2 of 2 trials done" in page

@@ -30,8 +30,8 @@ KNOWN = Study("known", BASE, {"remove": Choices("none")})
 @pytest.fixture(scope="module")
 def locations(tmp_path_factory: pytest.TempPathFactory) -> Locations:
     found = Locations(tmp_path_factory.mktemp("rebuilt") / "mlruns")
-    sweep.run(MIXED, Listener(), found)
-    sweep.run(KNOWN, Listener(), found)
+    sweep.run_sweep(MIXED, Listener(), found)
+    sweep.run_sweep(KNOWN, Listener(), found)
     return found
 
 
