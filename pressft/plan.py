@@ -167,13 +167,14 @@ def _arm(study: Study, arm: str, depth: int | None, asked: int, known: int) -> A
 def _timed(context: "Context", study: Study, plan: ArmPlan, pace: Pace) -> ArmPlan:
     """The plan of an arm with its time: a smaller model is as much faster as it is smaller."""
     from pressft.context import TRAIN_COST
-    from pressft.model import surgery
+    from pressft.model.layers import count
+    from pressft.model.surgery import removed
     from pressft.trial import untrained_key
 
     spec, model = study.spec(remove=plan.arm), context.base.model
-    whole = sum(surgery.count(p) for p in model.parameters())
-    with surgery.removed(model, parts := resolve(plan.arm, context.base.n_layers)):
-        share = sum(surgery.count(p) for p in model.parameters()) / whole
+    whole = sum(count(p) for p in model.parameters())
+    with removed(model, parts := resolve(plan.arm, context.base.n_layers)):
+        share = sum(count(p) for p in model.parameters()) / whole
     scored = context.cost(spec) - TRAIN_COST * spec.trained_tokens
     known = context.store.untrained(untrained_key(context, spec))
     untrained = 0 if known else context.tested_tokens(spec)

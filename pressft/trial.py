@@ -15,7 +15,8 @@ from pressft._files import digest
 from pressft.context import TRAIN_COST, Context, training_data
 from pressft.errors import PressftError
 from pressft.evaluation import perplexity
-from pressft.model import adapter, surgery
+from pressft.model import adapter, repair, surgery
+from pressft.model.layers import count
 from pressft.model.tokens import Document, up_to
 from pressft.score import Score, total
 from pressft.spec import CELL_VERSION, Removal, TrialSpec, resolve
@@ -60,7 +61,7 @@ def cut(context: Context, spec: TrialSpec) -> Iterator[Removal]:
     if spec.repairs(parts):
         text = up_to(context.text.train, CALIBRATION_TOKENS)
         rows = perplexity.windows(text, context.separators.before, spec.window)
-        scales = surgery.gaps(model, parts, [torch.tensor([row.ids]) for row in rows])
+        scales = repair.gaps(model, parts, [torch.tensor([row.ids]) for row in rows])
     with surgery.removed(model, parts, scales) as removal:
         yield removal
 
@@ -77,7 +78,7 @@ def untrained(context: Context, spec: TrialSpec, advance: Advance) -> Untrained:
         test, general = _test(context, model, spec, lambda n: advance(label, n))
         result = Untrained(
             removal,
-            sum(surgery.count(parameter) for parameter in model.parameters()),
+            sum(count(parameter) for parameter in model.parameters()),
             test,
             _samples(context, model),
             general,

@@ -226,7 +226,7 @@ def test_a_cell_with_general_text_is_another_cell(context: Context, mixed: Conte
 def test_what_cannot_be_repaired_costs_no_look_at_the_text(
     context: Context, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(trial.surgery, "gaps", None)
+    monkeypatch.setattr(trial.repair, "gaps", None)
     for remove in ("none", "mlp:1"):
         with trial.cut(
             context, dataclasses.replace(SPEC, remove=remove, repair="scale")

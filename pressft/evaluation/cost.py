@@ -17,8 +17,9 @@ from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
 from pressft._assets import Progress
-from pressft.model import surgery
 from pressft.model.base import Base
+from pressft.model.layers import count
+from pressft.model.surgery import removed
 from pressft.spec import Part
 from pressft.study.results import Cost
 
@@ -46,7 +47,7 @@ def measure(base: Base, arms: Mapping[str, Sequence[Part]], progress: Progress) 
         turn, position = divmod(step, len(arms))
         arm = list(arms)[position]
         progress("measuring costs", step, steps)
-        with surgery.removed(base.model, arms[arm]):
+        with removed(base.model, arms[arm]):
             if turn == 0:  # it also warms up
                 memory[arm] = _memory(base.model)
             else:
@@ -111,5 +112,5 @@ def _tensors(model: nn.Module) -> list[Tensor]:
 
 def _size(base: Base, parts: Sequence[Part]) -> int:
     """Bytes of the weights as exported: a half layer has no form of its own and stays in."""
-    with surgery.removed(base.model, [part for part in parts if isinstance(part, int)]):
-        return EXPORTED_BYTES * sum(surgery.count(p) for p in base.model.parameters())
+    with removed(base.model, [part for part in parts if isinstance(part, int)]):
+        return EXPORTED_BYTES * sum(count(p) for p in base.model.parameters())

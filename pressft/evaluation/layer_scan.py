@@ -26,7 +26,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from pressft.evaluation.perplexity import Window, windows
-from pressft.model import surgery
+from pressft.model.layers import decoder_layers
+from pressft.model.surgery import removed, replaced
 from pressft.model.tokens import Document
 from pressft.score import Score
 from pressft.spec import HALVES, Part
@@ -114,7 +115,7 @@ def _name(cut: tuple[Part, ...]) -> str:
 def _whole(model: PreTrainedModel, window: Window) -> _Pass:
     """Run the whole model on a window, and differentiate its counted nats by every state."""
     run = _Pass(window)
-    _, _, layers = surgery.decoder_layers(model)
+    _, _, layers = decoder_layers(model)
 
     def entering(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         run.states.append(args[0] if args else kwargs.pop("hidden_states"))
@@ -143,7 +144,7 @@ def _whole(model: PreTrainedModel, window: Window) -> _Pass:
 @torch.inference_mode()
 def _follow(model: PreTrainedModel, run: _Pass, sums: dict[tuple[Part, ...], _Sums]) -> None:
     """Carry the stack of cuts through the layers, and add what each costs to its sums."""
-    _, _, layers = surgery.decoder_layers(model)
+    _, _, layers = decoder_layers(model)
     joining: dict[int, list[tuple[Part, ...]]] = {}
     for cut in sums:
         joining.setdefault(_place(cut[-1]), []).append(cut)
@@ -170,9 +171,9 @@ def _without(model: PreTrainedModel, run: _Pass, cut: tuple[Part, ...]) -> Tenso
     index = _place(cut[0])
     if isinstance(cut[0], int):
         return run.states[index]
-    _, _, layers = surgery.decoder_layers(model)
+    _, _, layers = decoder_layers(model)
     layer = layers[index]
-    with surgery.removed(model, cut):
+    with removed(model, cut):
         return _apply(layer, [run.states[index]], run.calls[index])[0]
 
 
@@ -190,7 +191,7 @@ def _head(model: PreTrainedModel, stack: list[Tensor], window: Window) -> list[f
     """Nats of every state of the stack, through what stands behind the layers."""
     given = _Given()
     found: list[float] = []
-    with surgery.replaced(model, given):
+    with replaced(model, given):
         for chunk in _chunks(stack):
             given.state = torch.cat(chunk)
             ids = torch.tensor([window.ids[:-1]] * len(chunk), device=model.device)

@@ -11,7 +11,8 @@ from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from pressft.errors import UsageError
-from pressft.model.surgery import dense, gaps, remove, removed
+from pressft.model.repair import gaps
+from pressft.model.surgery import dense, remove, removed
 from pressft.spec import Part, Removal
 
 LAYERS: list[tuple[Part, ...]] = [(0,), (1,), (2,), (3,), (0, 3), (1, 2)]

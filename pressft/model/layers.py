@@ -1,0 +1,83 @@
+"""Finding the decoder layers of a model, and the attention and the MLP of a layer, by structure.
+
+No class is known by name, so that any decoder-only model built in the usual way can be cut.
+"""
+
+from collections.abc import Sequence
+
+from torch import nn
+from transformers import PreTrainedModel
+
+from pressft.errors import UsageError
+
+
+def decoder_layers(model: PreTrainedModel) -> tuple[nn.Module, str, nn.ModuleList]:
+    """Owner, attribute and list of the decoder layers: the one ModuleList as long as the config
+    says the model is deep.
+
+    Raises:
+        UsageError: none or several such lists: not a decoder-only model we know how to cut.
+    """
+    depth = model.config.get_text_config().num_hidden_layers
+    found = [
+        (owner, name, child)
+        for owner in model.modules()
+        for name, child in owner.named_children()
+        if isinstance(child, nn.ModuleList) and len(child) == depth
+    ]
+    if len(found) != 1:
+        raise UsageError(
+            f"{type(model).__name__}: {len(found)} lists of {depth} layers found, one expected; "
+            "only decoder-only models can be cut"
+        )
+    return found[0]
+
+
+def half_of(layer: nn.Module, half: str) -> tuple[nn.Module, str]:
+    """The layer and the name of its child that is its attention or its MLP.
+
+    Found by structure: of the two children that hold matrices, the attention knows its place in
+    the cache (`layer_idx`).
+
+    Raises:
+        UsageError: the layer has no such two halves.
+    """
+    heavy = [
+        (name, hasattr(child, "layer_idx"))
+        for name, child in layer.named_children()
+        if any(parameter.ndim > 1 for parameter in child.parameters())
+    ]
+    found = [name for name, is_attention in heavy if is_attention == (half == "attention")]
+    if len(heavy) != 2 or len(found) != 1:
+        raise UsageError(
+            f"{type(layer).__name__} holds {', '.join(name for name, _ in heavy)}: "
+            "one attention and one MLP expected; choose whole layers"
+        )
+    return layer, found[0]
+
+
+def runs(layers: Sequence[int]) -> list[tuple[int, int]]:
+    """First and last index of each run of neighbours in ascending `layers`."""
+    found: list[tuple[int, int]] = []
+    for index in layers:
+        if found and found[-1][1] == index - 1:
+            found[-1] = (found[-1][0], index)
+        else:
+            found.append((index, index))
+    return found
+
+
+def writers(half: nn.Module) -> list[nn.Parameter]:
+    """Weight and bias of the last matrix of a half layer: what it writes is linear in them."""
+    matrices = [
+        inner
+        for inner in half.modules()
+        if any(p.ndim == 2 for p in inner.parameters(recurse=False))
+    ]
+    return list(matrices[-1].parameters(recurse=False))
+
+
+def count(parameter: nn.Parameter) -> int:
+    """Weights of a parameter, those of a packed 4-bit one counted unpacked."""
+    state = getattr(parameter, "quant_state", None)
+    return int((state.shape if state is not None else parameter.shape).numel())
