@@ -1,1 +1,1 @@
-"""Texts: the corpus on disk, built-in texts, near duplicates, counts."""
+"""Corpora: their format on disk, built-in texts, near-duplicate groups, counts."""

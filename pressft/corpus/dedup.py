@@ -1,8 +1,8 @@
-"""Groups of near duplicates: who belongs with whom, so that a split never leaks (law 5).
+"""Groups of near duplicates, kept together so that no text leaks across splits (law 5).
 
-Two texts are near twins when the Jaccard index of their sets of word 5-grams is at least 0.8.
-MinHash (Broder 1997) proposes pairs, the exact index decides. Left to others: dropping exact
-duplicates and mapping a group to its split (`corpus`), storing groups (`crawler.exporter`).
+Two texts are near duplicates when the Jaccard index of their sets of word 5-grams is at least 0.8.
+MinHash (Broder 1997) proposes pairs, the exact index decides. `format` drops exact duplicates and
+maps a group to its split; `crawler.export` stores groups.
 """
 
 import re
@@ -18,7 +18,7 @@ from datasketch import MinHash
 from pressft.corpus.format import Article, split_of
 
 SHINGLE_WORDS = 5
-THRESHOLD = 0.8  # in 273 real releases a random split left 10% of the test set with such a twin
+THRESHOLD = 0.8  # in 273 real releases a random split left 10% of the test set with a duplicate
 PERMUTATIONS = 128
 # 32 bands of 4 rows propose a pair at the threshold with probability 1 - (1 - 0.8^4)^32, all but
 # 5 in 10^8; the library's own choice for 0.8 would miss about a third of them.
@@ -31,12 +31,12 @@ _WORD = re.compile(r"\w+")
 _NEVER = datetime.max.replace(tzinfo=UTC)  # articles without a date come last
 
 
-@lru_cache(8)  # of the article at hand it is asked twice; more would hold long texts many times
+@lru_cache(8)  # each article is asked for twice in a row; more would hold many long texts
 def shingles(text: str) -> frozenset[str]:
     """The set of word 5-grams, lower case, punctuation ignored.
 
-    A text of fewer words is one shingle: it has only exact twins. One without words is its own
-    characters.
+    A text of fewer words is one shingle, so only the same words match it. The shingle of a text
+    without words is the text itself.
     """
     words = _WORD.findall(text.lower())
     if len(words) <= SHINGLE_WORDS:
@@ -46,17 +46,17 @@ def shingles(text: str) -> frozenset[str]:
 
 
 def jaccard(a: frozenset[str], b: frozenset[str]) -> float:
-    """Shared over all shingles of two sets that are not both empty."""
+    """Jaccard index: shared shingles over all shingles of two sets that are not both empty."""
     shared = len(a & b)
     return shared / (len(a) + len(b) - shared)
 
 
 def assign(new: Iterable[Article], old: Iterable[Article]) -> tuple[Article, ...]:
-    """The `new` articles with their groups, by publication and id; `old` ones keep theirs.
+    """The `new` articles with groups assigned, ordered by date and id; the groups of `old` stay.
 
-    Each joins the group of its near twins (the first by name, where they are of several in one
-    split), or founds one named by its own id; one with twins in two splits is set aside
-    (group ""), and has no say about those after it.
+    An article joins the group of its near duplicates (the first by name, where they are in several
+    groups of one split), or starts a group named by its own id. An article with near duplicates in
+    two splits is set aside (group "") and does not affect the articles after it.
     """
     placed = sorted((a for a in old if a.group), key=lambda article: article.id)
     n_old = len(placed)
@@ -72,20 +72,22 @@ def assign(new: Iterable[Article], old: Iterable[Article]) -> tuple[Article, ...
 
 
 def _groups_near(article: Article, others: Iterable[Article]) -> set[str]:
-    """Groups of those of the others that are its near twins; some may be set aside."""
+    """Groups of the other articles that are near duplicates of this one; some may be set aside."""
     groups: set[str] = set()
     for other in others:
-        known = not other.group or other.group in groups  # one twin is enough: it may be large
+        # one near duplicate is enough: a group may be large
+        known = not other.group or other.group in groups
         if not known and jaccard(shingles(article.text), shingles(other.text)) >= THRESHOLD:
             groups.add(other.group)
     return groups
 
 
 def _proposed(sketches: Sketches) -> dict[int, list[tuple[list[int], int]]]:
-    """Of each row that agrees with others in a whole band: the rows that do, ascending, and how
-    many of them come before it; an entry a band.
+    """For each row that agrees with others in a whole band: the rows that do, ascending, and how
+    many of them come before it; one entry per band.
 
-    Sorted band by band: a table of buckets, as datasketch's, takes 12 kB an article.
+    Sorting band by band saves memory: a table of buckets, as datasketch has, takes 12 kB an
+    article.
     """
     found: dict[int, list[tuple[list[int], int]]] = defaultdict(list)
     n_bands, width = BANDS
@@ -104,7 +106,7 @@ def _proposed(sketches: Sketches) -> dict[int, list[tuple[list[int], int]]]:
 
 
 def _sketch(text: str) -> Sketch:
-    """The PERMUTATIONS smallest hashes, which fit into 32 bits."""
+    """The MinHash signature: PERMUTATIONS minimal hashes of 32 bits."""
     sketch = _EMPTY.copy()
     sketch.update_batch([shingle.encode() for shingle in shingles(text)])
     return np.asarray(sketch.hashvalues, dtype=np.uint32)

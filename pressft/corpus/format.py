@@ -1,10 +1,10 @@
-"""A corpus on disk: its columns, its manifest, and reading it back verified and split.
+"""The corpus format: columns, manifest, and reading a corpus back verified and split.
 
-The format lives here and nowhere else: a folder of `articles-NNNNN.parquet` shards (zstd, page
-checksums) and a `manifest.json`, written last, with the sha256 and the rows of every shard; beside
-them, no part of the corpus, `dropped.jsonl`.
-Left to others: fetching and writing articles (`crawler`), finding near duplicates (`duplicates`),
-tokens and blocks (`blocks`).
+A corpus is a folder of `articles-NNNNN.parquet` shards (zstd, page checksums) and a
+`manifest.json`, written last, with the sha256 and the number of rows of every shard. A file
+`dropped.jsonl` beside them lists what cleaning left out and is no part of the corpus.
+Fetching and writing articles is left to `crawler`, finding near duplicates to `dedup`, tokens to
+`pressft.model.tokens`.
 """
 
 import hashlib
@@ -26,8 +26,8 @@ from pressft.errors import DataError
 
 FORMAT = 1  # of manifest, columns and split; part of the fingerprint
 MANIFEST = "manifest.json"
-DROPPED = "dropped.jsonl"  # beside the shards and none of them: what cleaning left out
-AT_ONCE = 1000  # rows read or written: what is decoded is held twice meanwhile
+DROPPED = "dropped.jsonl"  # what cleaning left out; no part of the corpus
+AT_ONCE = 1000  # rows read or written: each decoded row is held in memory twice meanwhile
 SHARD_NAME = re.compile(
     r"articles-\d{5}\.parquet"
 )  # no separators: a manifest cannot point outside
@@ -35,7 +35,7 @@ SHARD_NAME = re.compile(
 SplitName = Literal["train", "validation", "test"]
 SPLITS: tuple[SplitName, ...] = get_args(SplitName)
 
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)  # a text without a date was fetched then
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)  # stands for the time of fetching where a text has no date
 
 _TIME = pa.timestamp("s", tz="UTC")
 _TIME_STORED = pa.timestamp("ms", tz="UTC")  # parquet has no seconds: they come back as these
@@ -59,10 +59,10 @@ SCHEMA = pa.schema([pa.field(n, t, nullable=n == "published") for n, t in _COLUM
 class Article:
     """One article; times are aware and UTC, to the second.
 
-    `id` is the `article_id` of the address it was found at; `url` may be the page's own name for
-    it, which differs in the query at most. `text` has paragraphs separated by a blank line,
-    `sha256` is that of the UTF-8 text, `published` is None and `language` "" where nothing tells
-    them, `group` names the set of near duplicates and is "" for an article set aside.
+    `id` is the `article_id` of the address where it was found; `url` may be the canonical address
+    that the page gives, which differs in the query at most. `text` has paragraphs separated by a
+    blank line, `sha256` is that of the UTF-8 text. `published` is None and `language` "" where they
+    are unknown. `group` names the set of near duplicates and is "" for an article set aside.
     """
 
     id: str
@@ -89,7 +89,8 @@ class Shard:
 
 @dataclass(frozen=True, slots=True)
 class DroppedParagraph:
-    """A paragraph, or sentences of one, left out of article `id`, which may be left out as well."""
+    """A paragraph, or some of its sentences, dropped from article `id`; the article itself may be
+    dropped too."""
 
     id: str
     reason: str
@@ -98,7 +99,7 @@ class DroppedParagraph:
 
 @dataclass(frozen=True, slots=True)
 class Splits:
-    """A partition of the used articles, each part in the order of ids."""
+    """A partition of the used articles; each part is ordered by id."""
 
     train: tuple[Article, ...]
     validation: tuple[Article, ...]
@@ -111,7 +112,7 @@ class Splits:
 
 @dataclass(frozen=True)
 class Corpus:
-    """A verified corpus: `articles` by id, exact duplicates dropped, those set aside included.
+    """A verified corpus: `articles` by id, without exact duplicates, with those set aside.
 
     `n_rows` counts the rows of all shards, `n_duplicates` those dropped because another article
     has the very same text, `n_set_aside` the articles that belong to no split.
@@ -125,7 +126,7 @@ class Corpus:
 
     @cached_property
     def splits(self) -> Splits:
-        """About 80% train, 10% validation, 10% test: whole groups, moved by nothing (law 5)."""
+        """About 80% train, 10% validation, 10% test; groups stay whole and never move (law 5)."""
         parts: dict[SplitName, list[Article]] = {name: [] for name in SPLITS}
         for article in self.articles:
             if article.group:
@@ -134,7 +135,7 @@ class Corpus:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Sha256 in hex of what a result depends on: id, text and split of each used article."""
+        """Sha256 in hex of all that results depend on: id, text and split of each used article."""
         digest = hashlib.sha256(f"pressft corpus {FORMAT}\n".encode())
         for article in self.articles:
             if article.group:
@@ -144,7 +145,7 @@ class Corpus:
 
 
 def in_memory(name: str, articles: Iterable[Article]) -> Corpus:
-    """A corpus that stands in no folder."""
+    """A corpus that is not stored in a folder."""
     ordered = tuple(sorted(articles, key=lambda article: article.id))
     return Corpus(Path(name), ordered, len(ordered), 0, 0)
 
@@ -158,7 +159,7 @@ def single(
     language: str = "",
     tags: Sequence[str] = (),
 ) -> Article:
-    """An article that is a group of its own."""
+    """An article in a group of its own."""
     return Article(
         id=article_id(url),
         url=url,
@@ -193,13 +194,13 @@ def text_sha256(text: str) -> str:
 
 
 def split_of(group: str) -> SplitName:
-    """The split of a group: a pure function of its name, so nothing else can move it (law 5)."""
+    """The split of a group: a function of its name alone, so nothing else can move it (law 5)."""
     tenth = int.from_bytes(hashlib.sha256(group.encode()).digest()[:8]) % 10
     return "test" if tenth == 9 else "validation" if tenth == 8 else "train"
 
 
 def write_table(articles: Sequence[Article], path: Path) -> None:
-    """Write one shard of `SCHEMA` to `path`; not atomic: the caller names, syncs and moves it."""
+    """Write one shard of `SCHEMA` to `path`, not atomically: the caller syncs and renames it."""
     with pq.ParquetWriter(path, SCHEMA, compression="zstd", write_page_checksum=True) as writer:
         for start in range(0, len(articles), AT_ONCE):
             rows = [asdict(article) for article in articles[start : start + AT_ONCE]]
@@ -207,12 +208,12 @@ def write_table(articles: Sequence[Article], path: Path) -> None:
 
 
 def dropped_text(paragraphs: Iterable[DroppedParagraph]) -> str:
-    """The text of `dropped.jsonl`: a JSON object a line."""
+    """The text of `dropped.jsonl`: one JSON object per line."""
     return "".join(f"{json.dumps(asdict(p), ensure_ascii=False)}\n" for p in paragraphs)
 
 
 def read_dropped(folder: Path) -> list[DroppedParagraph]:
-    """What was left out of the corpus in `folder`, in the order of ids; nothing without a file.
+    """Paragraphs dropped from the corpus in `folder`, ordered by id; none if there is no such file.
 
     Raises:
         DataError: the file is damaged.
@@ -240,10 +241,10 @@ def manifest_text(shards: Sequence[Shard]) -> str:
 
 
 def read_manifest(folder: Path) -> tuple[Shard, ...]:
-    """The shards the manifest of `folder` names, in its order.
+    """The shards listed in the manifest of `folder`, in its order.
 
     Raises:
-        DataError: no such folder, no manifest, or one that is not ours.
+        DataError: no such folder, or no manifest of this format in it.
     """
     path = folder / MANIFEST
     if not folder.is_dir():
@@ -270,8 +271,8 @@ def read_manifest(folder: Path) -> tuple[Shard, ...]:
 def read(folder: Path) -> Corpus:
     """The corpus in `folder`, every file verified, the same whatever the order of its rows.
 
-    Of articles with the very same text the one published first is kept, then the smallest id: two
-    crawls bring the same pages in another order, and must give the same corpus.
+    Of articles with the same text the one published first is kept, then the one with the smallest
+    id: two crawls that meet the same pages in another order must give the same corpus.
 
     Raises:
         DataError: a missing or damaged manifest or shard, or no articles; it names the file.
@@ -323,7 +324,7 @@ def read_shard(folder: Path, shard: Shard) -> list[Article]:
 
 
 def _age(article: Article) -> tuple[bool, float, str]:
-    """Sorts by the day of publishing, articles without one last, then by id."""
+    """Sort key: the time of publication, articles without one last, then the id."""
     moment = article.published.timestamp() if article.published else 0.0
     return article.published is None, moment, article.id
 
@@ -333,7 +334,7 @@ def _article(row: dict[str, Any]) -> Article:
 
 
 def _difference(schema: pa.Schema) -> str:
-    """What makes columns unusable as articles, "" if nothing does."""
+    """The first difference of these columns from `SCHEMA` in words, "" if there is none."""
     for field in SCHEMA:
         if field.name not in schema.names:
             return f"column {field.name!r} is missing"
@@ -346,7 +347,7 @@ def _difference(schema: pa.Schema) -> str:
 
 
 def _nulls(rows: pa.RecordBatch) -> str:
-    """Which column lacks values that it must have, "" if none does."""
+    """The first column with nulls where none are allowed in words, "" if there is none."""
     for field in SCHEMA:
         n_nulls = rows.column(field.name).null_count
         if n_nulls and not field.nullable:

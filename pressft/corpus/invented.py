@@ -1,6 +1,6 @@
 """Press releases of a company that does not exist: text for trying things out, offline.
 
-Made by a seeded grammar, the same on every machine; nobody learns about the world from them.
+A seeded grammar makes them, the same on every machine; they contain no facts about the world.
 """
 
 import random
@@ -45,7 +45,7 @@ _CLOSINGS = (
 
 @dataclass(frozen=True, slots=True)
 class Story:
-    """One article of a newsroom: plain text paragraphs, an aware time, a slug unique among all."""
+    """One article of a newsroom: plain-text paragraphs, an aware time, a unique slug."""
 
     title: str
     paragraphs: tuple[str, ...]

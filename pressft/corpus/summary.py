@@ -1,4 +1,4 @@
-"""What a corpus holds: counts, dates, languages, the texts of a split as JSON lines."""
+"""Summary of a corpus (counts, dates, languages), and the texts of a split as JSON lines."""
 
 import json
 from collections import Counter
@@ -11,7 +11,7 @@ from pressft.errors import UsageError
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """How much text: articles, words between white space, characters."""
+    """Amount of text: articles, words separated by white space, characters."""
 
     articles: int
     words: int
@@ -20,10 +20,11 @@ class Size:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """What `pressft corpus` shows, ready for `dataclasses.asdict` and JSON.
+    """Numbers that `pressft corpus` shows, ready for `dataclasses.asdict` and JSON.
 
-    `rows` = `used` + `duplicates` + `set_aside`; dates are ISO 8601 days, None without any; dates,
-    languages ("" is undeclared) and newsrooms are those of the used articles, most frequent first.
+    `rows` = `used` + `duplicates` + `set_aside`. Dates are ISO 8601 days, None if no article has
+    one. Dates, languages ("" is undeclared) and newsrooms are counted over the used articles, most
+    frequent first.
     """
 
     folder: str
@@ -59,7 +60,7 @@ def summary(corpus: Corpus) -> Summary:
 
 
 def export_lines(corpus: Corpus, split: str) -> Iterator[str]:
-    """JSON lines `{"id": …, "text": …}` of one split, in the order of ids, without line ends.
+    """JSON lines `{"id": …, "text": …}` of one split, ordered by id, without newline characters.
 
     Raises:
         UsageError: no such split.

@@ -1,6 +1,6 @@
-"""General text: the openings of a hundred English Wikipedia articles, out of a PyPI wheel.
+"""General-domain text: openings of a hundred English Wikipedia articles, from a PyPI wheel.
 
-What a model forgets while it learns a newsroom is measured on text that has nothing to do with it.
+Forgetting during fine-tuning on a newsroom is measured on text unrelated to that newsroom.
 gensim ships a shortened Wikipedia dump for its tests; it is fetched by hash and parsed here.
 """
 
@@ -18,10 +18,10 @@ from pressft import _assets
 from pressft.corpus.format import Article, Corpus, in_memory, single
 
 NAME = "wikipedia"
-OPENING_WORDS = 400  # of each article: many topics in little text
+OPENING_WORDS = 400  # per article, for many topics in little text
 NO_PROSE = {"ref", "table", "gallery"}
-_BROKEN = re.compile(r"\s*\((?:[;,][^()]*)?\)")  # a pronunciation stood there
-PARAGRAPH_WORDS = 20  # less is a caption, a list or a remnant of a table
+_BROKEN = re.compile(r"\s*\((?:[;,][^()]*)?\)")  # what is left of a pronunciation in parentheses
+PARAGRAPH_WORDS = 20  # at least; shorter ones are captions, lists or remnants of tables
 
 
 def corpus(progress: _assets.Progress) -> Corpus:
@@ -34,7 +34,7 @@ def corpus(progress: _assets.Progress) -> Corpus:
 
 
 def _articles(dump: Path) -> Iterator[Article]:
-    """Every page that is an article and opens with prose."""
+    """Every page of the dump that is an article and opens with prose."""
     with bz2.open(dump) as file:
         for _, page in etree.iterparse(file, tag="{*}page", recover=True):
             title = page.findtext("{*}title")
@@ -49,18 +49,18 @@ def _articles(dump: Path) -> Iterator[Article]:
 
 
 def opening(markup: str) -> str:
-    """The first paragraphs of prose of an article, up to OPENING_WORDS, one at least."""
+    """The first paragraphs of prose, up to OPENING_WORDS words; at least one paragraph."""
     code = mwparserfromhell.parse(markup.split("\n==", 1)[0])
     for tag in code.filter_tags(recursive=False):
         if str(tag.tag) in NO_PROSE:
             code.remove(tag)
     paragraphs: list[str] = []
-    room = OPENING_WORDS
+    words_left = OPENING_WORDS
     for line in code.strip_code().splitlines():
         words = _BROKEN.sub("", line).split()
         if len(words) >= PARAGRAPH_WORDS and words[-1][-1] in '."”)' and "|" not in line:
-            room -= len(words)
-            if paragraphs and room < 0:
+            words_left -= len(words)
+            if paragraphs and words_left < 0:
                 break
             paragraphs.append(" ".join(words))
     return "\n\n".join(paragraphs)
