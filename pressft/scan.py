@@ -1,7 +1,7 @@
-"""A scan from start to end: text and model found, every cut scored once, results kept and shown.
+"""A scan from start to end: load text and model, score every cut, store and show the result.
 
-The scan itself is `scan`; a result is kept under `mlruns/scans` and answered from there the second
-time, and logged to the MLflow experiment `scan` as curves over depth.
+The computation is `evaluation.layer_scan`. A result is stored under `mlruns/scans`, from where it
+is read the second time, and is logged to the MLflow experiment `scan` as curves over depth.
 """
 
 import json
@@ -27,25 +27,25 @@ SCAN_VERSION = 2  # raise it when the same settings would give other numbers
 
 
 def run(spec: ScanSpec, report: Reporter, locations: Locations) -> Scan:
-    """The scan that `spec` asks for, from an earlier one where there is one.
+    """The result of the scan that `spec` describes, computed or read from an earlier one.
 
     Raises:
-        UsageError, DataError, MissingError: as `corpora.find` and `models.load`.
+        UsageError, DataError, MissingError: as `corpus.load.find` and `model.base.load`.
     """
-    found = load.find(spec.corpus, report.setup)
+    corpus = load.find(spec.corpus, report.setup)
     base = models.load(files.resolve(spec.model), spec.quantization, report.setup)
-    return on(base, found, spec, report, locations)
+    return on(base, corpus, spec, report, locations)
 
 
 def on(
-    base: models.Base, found: Corpus, spec: ScanSpec, report: Reporter, locations: Locations
+    base: models.Base, corpus: Corpus, spec: ScanSpec, report: Reporter, locations: Locations
 ) -> Scan:
-    """`run` on a model and a corpus that are there already."""
-    key = digest([SCAN_VERSION, base.computed, found.fingerprint, asdict(spec) | {"model": ""}])
+    """`run` with a model and a corpus that are loaded already."""
+    key = digest([SCAN_VERSION, base.computed, corpus.fingerprint, asdict(spec) | {"model": ""}])
     path = locations.root / "scans" / f"{key}.json"
     if path.is_file():
         return Scan.from_json(path.read_text())
-    texts = [article.text for article in found.splits.validation]
+    texts = [article.text for article in corpus.splits.validation]
     documents = up_to(tokenize(texts, base.tokenizer), spec.tokens)
     report.plan(f"scan of {base.name}", sum(len(document.ids) for document in documents))
     whole, cuts = layer_scan.scan(
@@ -60,7 +60,7 @@ def on(
         model=base.name,
         corpus=spec.corpus,
         weights=base.identity,
-        fingerprint=found.fingerprint,
+        fingerprint=corpus.fingerprint,
         n_layers=base.n_layers,
         base=whole,
         cuts=tuple(cuts),
@@ -71,7 +71,7 @@ def on(
     write_atomically(path, json.dumps(asdict(result)) + "\n")
     tracker = Tracker(locations.root, locations.tracking_uri)
     with Sync(tracker, runs.SCANS, runs.SCAN_QUESTION, report.say) as sync:
-        sync.show(runs.of_scan(result, key))
+        sync.submit(runs.of_scan(result, key))
         if sync.flush():
-            report.say("`pressft doctor --fix` writes the scan to MLflow")
+            report.say("MLflow did not accept the scan: `pressft doctor --fix` writes it later")
     return result
