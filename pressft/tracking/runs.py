@@ -87,7 +87,7 @@ def state(trial: Trial) -> str:
     return digest([VERSION, trial.number, trial.state, attrs])
 
 
-def of_trial(found: Stored, trial: Trial, store: Store) -> Run:
+def of_trial(stored: Stored, trial: Trial, store: Store) -> Run:
     """The run of a trial that has a record.
 
     Its curve is that of its result or, without one, the curve that was stored when it ended.
@@ -98,8 +98,8 @@ def of_trial(found: Stored, trial: Trial, store: Store) -> Run:
     spec, record = trial.spec, str(trial.attrs["record"])
     cut = store.untrained(str(trial.attrs["untrained"])) if "untrained" in trial.attrs else None
     result = store.trial(trial.cell) if trial.state == "complete" else None
-    environment = found.environments.get(str(trial.attrs.get("environment")), {})
-    tags = _tags(found, trial) | {"git_commit": str(environment.get("commit", "none"))}
+    environment = stored.environments.get(str(trial.attrs.get("environment")), {})
+    tags = _tags(stored, trial) | {"git_commit": str(environment.get("commit", "none"))}
     texts = {"environment.json": json.dumps(environment, indent=2)}
     points = store.curve(trial.cell, record)
     if result and cut:
@@ -115,7 +115,7 @@ def of_trial(found: Stored, trial: Trial, store: Store) -> Run:
         ended=_ended(trial),
         params=_params(spec, cut),
         tags=tags,
-        datasets=[Data(**item) for item in found.datasets],
+        datasets=[Data(**item) for item in stored.datasets],
         points=points,
         texts=texts,
         folder=store.adapter(trial.cell) if result else None,
@@ -156,14 +156,14 @@ def _ended(trial: Trial) -> int:
     return int(trial.attrs.get("ended", 0))
 
 
-def _tags(found: Stored, trial: Trial) -> dict[str, str]:
+def _tags(stored: Stored, trial: Trial) -> dict[str, str]:
     """The tags by which runs are found and grouped, and which say how the trial ended."""
     tags = {
-        "study": found.name,
+        "study": stored.name,
         "arm": trial.arm,
         "trial": str(trial.number),
         "cell": trial.cell,
-        "corpus": found.corpus,
+        "corpus": stored.corpus,
     }
     for key in ("fault", "pruned"):
         if trial.state != "running" and (why := trial.attrs.get(key)):

@@ -127,14 +127,14 @@ def _tag(tracker: Tracker, run: Run, known: RemoteRun) -> None:
     known.tags = {k: v for k, v in known.tags.items() if k not in gone} | dict(run.tags)
 
 
-def unsynced(found: Stored, shown: Sequence[LoggedRun]) -> list[Trial]:
+def unsynced(stored: Stored, logged: Sequence[LoggedRun]) -> list[Trial]:
     """The trials whose runs are missing, incomplete or outdated in MLflow. Running trials and those
     of other live processes are left out: those processes write them."""
-    there = {run.record: run.tags.get(VERSION) for run in shown}
+    versions = {run.record: run.tags.get(VERSION) for run in logged}
     return [
         trial
-        for trial in runs.with_run(found.trials)
-        if there.get(str(trial.attrs["record"])) != runs.state(trial)
+        for trial in runs.with_run(stored.trials)
+        if versions.get(str(trial.attrs["record"])) != runs.state(trial)
         and (trial.worker == worker_name() or is_dead(trial))
         and trial.state != "running"
     ]
