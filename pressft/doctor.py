@@ -56,14 +56,14 @@ def examine(locations: Locations) -> Iterator[Fault]:
 
 
 def mended(fault: Fault) -> bool:
-    """Repair a fault; whether that was possible."""
+    """Repair a fault, and return whether that was possible."""
     if fault.mend:
         fault.mend()
     return fault.mend is not None
 
 
 def backup(locations: Locations) -> Path:
-    """Copy the local databases into a new folder; its path."""
+    """Copy the local databases into a new folder, and return it."""
     folder = locations.root / f"backup-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
     folder.mkdir(parents=True)
     for name in ("optuna.db", STORE):

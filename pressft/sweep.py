@@ -394,8 +394,8 @@ class Sweep:
             raise Pruned(f"after {step.tokens:,} tokens its validation loss {loss:.4g} is behind")
 
     def start(self, trial: Trial, cell: str) -> Trial:
-        """Note the record of a trial, from where on MLflow shows it: its own if it was paused, that
-        of an interrupted trial of the same cell, or a new one. The stored trial."""
+        """Note the record of a trial, so that MLflow shows it: its own if it was paused, that
+        of an interrupted trial of the same cell, or a new one. Return the stored trial."""
         study, spec = self.study.name, trial.spec
         self.untrained(spec.remove)  # in a worker, its first trial of an arm scores the cut
         record, started = f"{study}-{trial.number:05d}-{uuid.uuid4().hex[:8]}", now_ms()
@@ -418,7 +418,7 @@ class Sweep:
         return self.show(trial)
 
     def show(self, trial: Trial) -> Trial:
-        """Send a trial in its stored state, which is returned, to MLflow."""
+        """Send a trial in its stored state to MLflow, and return it."""
         stored = self.ledger.trial(trial.number)
         self.sync.submit(runs.of_trial(self.stored, stored, self.context.store))
         return stored
@@ -486,7 +486,7 @@ def answer(
     prompts: Prompts,
     progress: Progress,
 ) -> None:
-    """Let every cut base and the best trained model of every arm answer, unless they have."""
+    """Let every cut base and best trained model answer, unless they have before."""
     if not prompts:
         return
     key, store, model = answers.key(prompts), context.store, context.base.model

@@ -158,7 +158,7 @@ class Tracker:
         return [(str(e.name), page(e.experiment_id, by_arm=key in e.tags)) for e in found]
 
     def create(self, experiment: str, run: Run) -> str:
-        """Create a run, in state RUNNING, with its params, tags and datasets; its id."""
+        """Create a run in state RUNNING, with its params, tags and datasets, and return its id."""
         tags = {**run.tags, "record": run.record, "mlflow.runName": run.name}
         with _calling():
             made = self._client.create_run(experiment, run.started or None, tags)

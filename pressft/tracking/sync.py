@@ -141,7 +141,7 @@ def unsynced(stored: Stored, logged: Sequence[LoggedRun]) -> list[Trial]:
 
 
 def study(tracker: Tracker, seen: Look, store: Store) -> int:
-    """Write everything that MLflow lacks of a stored study's trials; the number of runs written.
+    """Write all runs of a stored study that MLflow lacks, and return their number.
 
     Raises:
         UnreachableError, RejectedError, NotFoundError: from MLflow.
@@ -158,7 +158,7 @@ def study(tracker: Tracker, seen: Look, store: Store) -> int:
 
 def log_recoveries(tracker: Tracker, experiment: str, seen: Look) -> int:
     """Log the share of the damage that each cut run healed, relative to the best trained whole
-    model; a value that has changed is logged again. The number of values logged.
+    model; a value that has changed is logged again. Return the number of values logged.
 
     Raises:
         UnreachableError, RejectedError, NotFoundError: from MLflow.
@@ -234,7 +234,7 @@ class Sync:
         self._pending[run.record] = run
 
     def flush(self, timeout_s: float = FLUSH_TIMEOUT_S) -> int:
-        """Write all pending runs, for at most `timeout_s` seconds; the number still pending."""
+        """Write the pending runs for at most `timeout_s` seconds; return how many are left."""
         deadline = time.monotonic() + timeout_s
         while True:
             with self._lock:
@@ -261,7 +261,7 @@ class Sync:
             pause = INTERVAL_S if answered else min(MAX_RETRY_WAIT_S, pause * 2)
 
     def _summary(self) -> None:
-        """Write a summary; whether it succeeds or not, the thread continues."""
+        """Write a summary; the thread continues even if that fails."""
         try:
             self._summarize()
         except PressftError:
@@ -270,7 +270,7 @@ class Sync:
             self._say(f"the summary could not be written: {type(error).__name__}: {error}")
 
     def _write_pending(self) -> bool:
-        """Write all pending runs; whether the server answered."""
+        """Write all pending runs, and return whether the server answered."""
         for record, run in list(self._pending.items()):
             try:
                 self._write(record, run)

@@ -1,4 +1,4 @@
-"""A run is brought to what it is to show, each point once, whatever the server does meanwhile."""
+"""A run gets what it lacks, each point once, whatever the server does in between."""
 
 import dataclasses
 import time
