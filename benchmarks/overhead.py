@@ -147,22 +147,22 @@ def swept(study: Study, locations: Locations) -> tuple[list[float], list[float]]
     watch = Stopwatch()
     began: list[float] = []  # less the work done until then
     told: list[float] = []
-    take, show = Ledger.take, Sync.show
+    take, submit = Ledger.take, Sync.submit
 
     def taken(ledger: Ledger) -> Any:  # noqa: ANN401
         began.append(time.perf_counter() - watch.seconds)
         return take(ledger)
 
-    def tell(sync: Sync, run: Run) -> None:
+    def submitted(sync: Sync, run: Run) -> None:
         start = time.perf_counter()
-        show(sync, run)
+        submit(sync, run)
         if run.status == "RUNNING" and run.points:
             told.append(time.perf_counter() - start)
 
     with (
         watch.at_work(),
         mock.patch.object(Ledger, "take", taken),
-        mock.patch.object(Sync, "show", tell),
+        mock.patch.object(Sync, "submit", submitted),
     ):
         sweep.work(study, Silent(), locations, uuid.uuid4().hex)
     return [after - before for before, after in itertools.pairwise(began)][1:], told

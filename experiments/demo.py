@@ -1,7 +1,7 @@
-"""Question: which of the first, the middle and the last layer of SmolLM2-135M can go, and how much
-of the damage does a short QLoRA training on news stories heal?
+"""Question: which of the first, the middle and the last layer of SmolLM2-135M can be removed, and
+how much of the damage does a short QLoRA training on news stories heal?
 
-Design: one trial an arm, the whole model beside them; equal data, order and token budget. Small
+Design: one trial per arm, including the whole model; equal data, order and token budget. Small
 enough for two CPU cores: a first look, without replicates.
 """
 

@@ -1,9 +1,9 @@
-"""Question: what does SmolLM2-135M forget of general prose while it learns a newsroom, does a cut
-make it forget more, and does a share of general text in training keep it?
+"""Question: how much does SmolLM2-135M forget of general-domain text while it is trained on a
+newsroom, does a cut make it forget more, and does a share of general-domain text prevent it?
 
 Design: grid of the whole model and the cheapest layer of a scan, two learning rates, and none or a
 quarter of the token budget spent on openings of Wikipedia articles instead of news. Perplexity on
-other such openings is scored before and after.
+other such openings is scored before and after training.
 """
 
 import dataclasses

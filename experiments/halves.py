@@ -1,8 +1,8 @@
-"""Question: is a layer's attention or its MLP the half that can go, once healed? In a scan of
-SmolLM2-135M the damage of layers 11 and 29 sits in their MLP.
+"""Question: which half of a layer can be removed and healed, its attention or its MLP? In a scan of
+SmolLM2-135M the damage of removing layers 11 and 29 comes from their MLPs.
 
-Design: one trial for both halves of seven layers, from the first to the last, and for the same
-layers whole; equal data, order and token budget, the settings of the demo.
+Design: one trial for each half of seven layers, from the first to the last, and for each of these
+layers as a whole; equal data, order and token budget, the settings of the demo.
 """
 
 from pressft import SMALL, Choices, Study

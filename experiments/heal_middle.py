@@ -1,8 +1,8 @@
-"""Question: how far can the middle layer of SmolLM2-135M be healed, and what decides it: the rank
-of the adapter, the learning rate or the number of tokens?
+"""Question: how far can the removal of SmolLM2-135M's middle layer be healed, and what decides it:
+the rank of the adapter, the learning rate or the number of tokens?
 
-Design: grid of two arms, two ranks, three learning rates and three budgets; the whole model gets
-the very same settings, so that what training alone brings is not taken for healing.
+Design: grid of two arms, two ranks, three learning rates and three token budgets; the whole model
+gets the same settings, so that the effect of training alone does not count as healing.
 """
 
 from pressft import SMALL, Choices, Study

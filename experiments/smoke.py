@@ -1,7 +1,7 @@
-"""Question: does the harness itself work here?  A tiny random model on invented press releases.
+"""Question: does the installation work? A tiny random model on invented press releases.
 
-Design: grid of four arms and two learning rates; under a minute, nothing to download. The numbers
-say nothing about layers: a random model has none worth keeping.
+Design: grid of four arms and two learning rates; it takes under a minute and downloads nothing. The
+numbers say nothing about layers, because the weights are random.
 """
 
 from pressft import Choices, Study, TrialSpec

@@ -1,8 +1,8 @@
-"""Question: which decoder layer of Qwen3-0.6B can go, and do LoRA rank and learning rate change
-the answer once the model is trained on a newsroom's press releases?
+"""Question: which decoder layer of Qwen3-0.6B can be removed, and do LoRA rank and learning rate
+change the answer once the model is trained on a newsroom's press releases?
 
 Design: grid of four arms, three ranks, three learning rates and two seeds, 72 trials of a million
-tokens each; equal data order and budget. A first attempt by hand (tiny corpus, one epoch) gave
+tokens each; equal data order and budget. A first manual attempt (tiny corpus, one epoch) gave
 test perplexity 21.2 untrained, 19.7 trained, 35.2 trained without the last layer. Needs a GPU.
 """
 

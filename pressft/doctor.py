@@ -1,7 +1,7 @@
-"""Where Optuna, MLflow and the files disagree, and how that is mended.
+"""Find and repair disagreements between Optuna, MLflow and the files.
 
-Optuna's storage and the files are the truth (law 9); MLflow is a projection, of which any part, or
-all of it, can be made anew from them.
+Optuna's storage and the files are the truth (law 9); MLflow is a projection that can be rebuilt
+from them, in part or as a whole.
 """
 
 import shutil
@@ -22,13 +22,13 @@ from pressft.study.results import Store
 from pressft.study.scans import Scan
 from pressft.study.trials import Trial
 from pressft.tracking import client, runs, summary, sync
-from pressft.tracking.client import STORE, SUMMARY, Shown, Tracker
+from pressft.tracking.client import STORE, SUMMARY, LoggedRun, Tracker
 from pressft.training import checkpoint
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """A disagreement in words; `mend` ends it, None where only a new sweep can."""
+    """A disagreement in words; `mend` repairs it, and is None if only a new sweep can."""
 
     study: str
     what: str
@@ -36,10 +36,10 @@ class Fault:
 
 
 def examine(locations: Locations) -> Iterator[Fault]:
-    """Every disagreement of the studies in the storage.
+    """Yield every disagreement about the studies in the storage.
 
     Raises:
-        MissingError: a store cannot be opened, MLflow does not answer.
+        MissingError: a store cannot be opened, or MLflow does not answer.
     """
     if old := list(_tables(locations)):
         yield from old
@@ -51,19 +51,19 @@ def examine(locations: Locations) -> Iterator[Fault]:
         yield from _runs(name, tracker, locations)
     yield from _scans(tracker, locations)
     if any(locations.root.glob("outbox/*")):
-        what = "what an earlier version was to tell MLflow is in outbox/, and read no more"
+        what = "outbox/ holds records of an earlier version, which are no longer used"
         yield Fault("outbox", what, partial(shutil.rmtree, locations.root / "outbox"))
 
 
 def mended(fault: Fault) -> bool:
-    """Mend it, if that can be."""
+    """Repair a fault, and return whether that was possible."""
     if fault.mend:
         fault.mend()
     return fault.mend is not None
 
 
 def backup(locations: Locations) -> Path:
-    """Copies of the local databases, as they are now, in a folder of their own."""
+    """Copy the local databases into a new folder, and return it."""
     folder = locations.root / f"backup-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
     folder.mkdir(parents=True)
     for name in ("optuna.db", STORE):
@@ -73,12 +73,12 @@ def backup(locations: Locations) -> Path:
                 closing(sqlite3.connect(source)) as old,
                 closing(sqlite3.connect(folder / name)) as new,
             ):
-                old.backup(new)  # whole, also while others write
+                old.backup(new)  # consistent, even while other processes write
     return folder
 
 
 def rebuild(locations: Locations, say: Callable[[str], None]) -> None:
-    """The whole local MLflow view anew: every trial a run, every study a summary, and the scans.
+    """Rebuild the local MLflow store: a run for every trial, a summary for every study, the scans.
 
     Raises:
         MissingError: MLflow does not answer.
@@ -95,7 +95,7 @@ def rebuild(locations: Locations, say: Callable[[str], None]) -> None:
 
 
 def _tables(locations: Locations) -> Iterator[Fault]:
-    """Databases of an older Optuna or MLflow."""
+    """Yield the databases that were written by an older Optuna or MLflow."""
     for name, mend in (
         ("Optuna", storage.outdated(locations.storage)),
         ("MLflow", client.outdated(locations.root)),
@@ -105,28 +105,28 @@ def _tables(locations: Locations) -> Iterator[Fault]:
 
 
 def _trials(name: str, locations: Locations) -> Iterator[Fault]:
-    """Optuna against processes and files."""
+    """Compare Optuna's storage with the running processes and the files."""
     store = Store(locations.root)
     for trial in status.find(name, locations).trials:
         named = f"trial {trial.number} ({trial.arm})"
         if trial.state == "running" and reader.is_dead(trial):
-            what = f"{named} is running, but its process is gone"
+            what = f"{named} is running, but its process is dead"
             yield Fault(name, what, partial(_end, name, locations, trial))
         if trial.state != "complete":
             continue
         if store.trial(trial.cell) is None:
             folder = store.folder(trial.cell)
-            yield Fault(name, f"{named} is complete, but its result is gone: {folder}")
+            yield Fault(name, f"{named} is complete, but its result is missing: {folder}")
         elif not (store.folder(trial.cell) / "adapter" / "adapter_model.safetensors").is_file():
-            yield Fault(name, f"{named} is complete, but its adapter is gone")
+            yield Fault(name, f"{named} is complete, but its adapter is missing")
         left = store.folder(trial.cell) / "checkpoints"
         if left.is_dir():
-            what = f"{named} is complete, but its checkpoints take room"
+            what = f"{named} is complete, but its checkpoints still take up disk space"
             yield Fault(name, what, partial(shutil.rmtree, left))
 
 
 def _end(name: str, locations: Locations, trial: Trial) -> None:
-    """Close a trial whose process is gone; what its checkpoints hold of its curve is kept."""
+    """Close a trial whose process is dead, and keep the curve that its checkpoints hold."""
     store = Store(locations.root)
     if "record" in trial.attrs:
         curve = checkpoint.curve(store.folder(trial.cell) / "checkpoints")
@@ -135,37 +135,37 @@ def _end(name: str, locations: Locations, trial: Trial) -> None:
 
 
 def _runs(name: str, tracker: Tracker, locations: Locations) -> Iterator[Fault]:
-    """MLflow against Optuna and the files."""
+    """Compare the runs of a study in MLflow with Optuna's storage and the files."""
     seen, store = status.look(name, locations), Store(locations.root)
     found = seen.found
     experiment = tracker.experiment(runs.experiment(name), found.question)
-    known: dict[str, Shown] = {}
+    known: dict[str, LoggedRun] = {}
     for run in tracker.runs(experiment, name):
         if known.setdefault(run.record, run) is not run:
-            what = f"run {run.run_id} in MLflow shows trial {run.trial} a second time"
-            yield Fault(name, what, partial(tracker.drop, run.run_id))
-    behind = {trial.number for trial in sync.lacking(found, list(known.values()))}
-    for trial in runs.shown(found.trials):
+            what = f"run {run.run_id} in MLflow is a second run of trial {run.trial}"
+            yield Fault(name, what, partial(tracker.delete, run.run_id))
+    behind = {trial.number for trial in sync.unsynced(found, list(known.values()))}
+    for trial in runs.with_run(found.trials):
         shown = known.pop(str(trial.attrs["record"]), None)
         if trial.number in behind or (shown and trial.state == "complete"):
             yield from _run(trial, shown, seen, tracker, store)
     for run in known.values():
         yield Fault(name, f"run {run.run_id} in MLflow belongs to no trial")
     single = runs.experiment(name) != name
-    if not single and not tracker.showing(experiment, f"{name}-{SUMMARY}"):
-        what = "it has no summary in MLflow"
+    if not single and not tracker.find_runs(experiment, f"{name}-{SUMMARY}"):
+        what = "the study has no summary in MLflow"
         yield Fault(name, what, partial(summary.write, tracker, name, locations))
 
 
 def _run(
-    trial: Trial, shown: Shown | None, seen: Look, tracker: Tracker, store: Store
+    trial: Trial, shown: LoggedRun | None, seen: Look, tracker: Tracker, store: Store
 ) -> Iterator[Fault]:
-    """What the run of a trial lacks."""
+    """Compare the run of a trial with what it should contain."""
     found, named = seen.found, f"trial {trial.number} ({trial.arm})"
     try:
         run = runs.of_trial(found, trial, store)
     except DataError as error:
-        yield Fault(found.name, f"{named} cannot be shown: {error}")
+        yield Fault(found.name, f"{named} cannot be written to MLflow: {error}")
         return
     what = f"{named} has no run in MLflow"
     if shown:
@@ -176,17 +176,17 @@ def _run(
             return
         what = f"{named}: its run is {shown.status}, {missing} points missing"
         if shown.status == run.status and not missing:
-            what = f"{named}: its run is not as the trial is stored now"
+            what = f"{named}: its run differs from the stored trial"
     experiment = runs.experiment(found.name)
     mend = partial(sync.rewrite, tracker, experiment, found.question, run)
     yield Fault(found.name, what, mend)
 
 
 def _scans(tracker: Tracker, locations: Locations) -> Iterator[Fault]:
-    """Stored scans that MLflow does not show."""
+    """Yield the stored scans that are missing or outdated in MLflow."""
     for path in sorted(locations.root.glob("scans/*.json")):
         run = runs.of_scan(Scan.from_json(path.read_text()), path.stem)
-        shown = tracker.showing(tracker.experiment(runs.SCANS, runs.SCAN_QUESTION), run.record)
+        shown = tracker.find_runs(tracker.experiment(runs.SCANS, runs.SCAN_QUESTION), run.record)
         if not shown or shown[0].tags.get(sync.VERSION) != run.version:
             mend = partial(sync.rewrite, tracker, runs.SCANS, runs.SCAN_QUESTION, run)
             yield Fault(runs.SCANS, f"{path} is not in MLflow", mend)

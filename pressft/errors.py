@@ -1,12 +1,12 @@
-"""What can go wrong because of the outside world, each with its exit code.
+"""Errors caused by the user or the environment, each with its exit code.
 
     PressftError
-    ├── UsageError        2   an argument that names nothing we know
-    ├── RefusedError      3   asked for, but against a promise (a study with another definition)
+    ├── UsageError        2   an argument that is unknown or out of range
+    ├── RefusedError      3   a request that would break a promise (a study's definition changed)
     ├── DataError         4   a feed, page or corpus that cannot be used
     └── MissingError      5   the machine lacks something (a model, a package, space)
 
-Each message is one line: what was seen, and what would work. A bug is any other exception.
+Each message is one line: what was found, and what would work. Any other exception is a bug.
 """
 
 import difflib
@@ -14,25 +14,25 @@ from collections.abc import Iterable
 
 
 def meant(name: str, known: Iterable[str]) -> str:
-    """`; did you mean X?` where a known name is close to the given one, else nothing."""
+    """`; did you mean X?` if a known name is close to the given one, else ""."""
     close = difflib.get_close_matches(name, list(known), n=1)
     return f"; did you mean {close[0]!r}?" if close else ""
 
 
 class PressftError(Exception):
-    """A mistake of the user's or the world's, to be shown as one line."""
+    """An error caused by the user or the environment, to be shown as one line."""
 
     exit_code = 1
 
 
 class UsageError(PressftError):
-    """An argument names nothing we know."""
+    """An argument is unknown or out of range."""
 
     exit_code = 2
 
 
 class RefusedError(PressftError):
-    """The request would break a promise already given."""
+    """The request would break a promise made earlier."""
 
     exit_code = 3
 

@@ -1,7 +1,7 @@
-"""What people see while work goes on: one line with the time left, and lines worth keeping.
+"""Progress on stderr: one line with the time left, and messages.
 
-On a terminal a live progress bar; elsewhere (a log, CI) a plain line now and then. All of it goes
-to stderr, so that stdout holds results alone.
+On a terminal it is a live progress bar; elsewhere (a log, CI) a plain line from time to time.
+Nothing goes to stdout, which is for results only.
 """
 
 import time
@@ -23,26 +23,25 @@ QUIET_S = 20.0  # between two plain lines, in seconds
 
 
 class Reporter(Protocol):
-    """Who is told how far the work is."""
+    """Receives progress and messages."""
 
     def setup(self, what: str, done: float, of: float) -> None:
-        """A preparation advanced: downloading, converting, loading."""
+        """Show a preparation (downloading, converting, loading) with `done` of `of` completed."""
 
     def plan(self, title: str, units: int) -> None:
-        """The study will take so many units of work from here."""
+        """Begin work that will take `units` units in all."""
 
     def advance(self, what: str, units: int) -> None:
-        """Units of work were done."""
+        """Count `units` units of work as done."""
 
     def say(self, line: str) -> None:
-        """A line worth keeping."""
+        """Print a message."""
 
 
 class Lines:
-    """A reporter for people."""
+    """A reporter that writes through a progress display of rich."""
 
     def __init__(self, progress: Progress) -> None:
-        """Write through `progress`."""
         self._progress = progress
         self._live = progress.console.is_terminal
         self._setup = progress.add_task("", total=None, visible=False)
@@ -51,7 +50,7 @@ class Lines:
         self._spoke = time.monotonic()
 
     def setup(self, what: str, done: float, of: float) -> None:
-        """A preparation advanced."""
+        """Show a preparation with `done` of `of` completed."""
         self._progress.update(
             self._setup, description=what, completed=done, total=of, visible=done < of
         )
@@ -60,12 +59,12 @@ class Lines:
         self._preparing = what
 
     def plan(self, title: str, units: int) -> None:
-        """The study will take so many units of work."""
+        """Begin work that will take `units` units in all."""
         self._title = title
         self._progress.reset(self._work, total=units, description=title, visible=True)
 
     def advance(self, what: str, units: int) -> None:
-        """Units of work were done; of a study that was not planned here nothing is shown."""
+        """Count units of work as done; without an earlier `plan` nothing is shown."""
         if not self._title:
             return
         self._progress.update(self._work, advance=units, description=f"{self._title} · {what}")
@@ -76,7 +75,7 @@ class Lines:
             self.say(f"{self._title} · {what} · {task.percentage:.0f}%{minutes}")
 
     def say(self, line: str) -> None:
-        """A line worth keeping."""
+        """Print a message."""
         self._spoke = time.monotonic()
         self._progress.console.print(line, markup=False, highlight=False)
 

@@ -1,7 +1,7 @@
-"""A scan from start to end: text and model found, every cut scored once, results kept and shown.
+"""A scan from start to end: load text and model, score every cut, store and show the result.
 
-The measurement itself is `evaluation.layer_scan`. A result is kept under `mlruns/scans`, read from
-there the second time, and logged to the MLflow experiment `scan` as curves over depth.
+The computation is `evaluation.layer_scan`. A result is stored under `mlruns/scans`, from where it
+is read the second time, and is logged to the MLflow experiment `scan` as curves over depth.
 """
 
 import json
@@ -86,9 +86,9 @@ def stored_scan(
     write_atomically(path, json.dumps(asdict(result)) + "\n")
     tracker = Tracker(locations.root, locations.tracking_uri)
     with Sync(tracker, runs.SCANS, runs.SCAN_QUESTION, report.say) as sync:
-        sync.show(runs.of_scan(result, key))
+        sync.submit(runs.of_scan(result, key))
         if sync.flush():
-            report.say("`pressft doctor --fix` writes the scan to MLflow")
+            report.say("MLflow did not accept the scan: `pressft doctor --fix` writes it later")
     return result
 
 

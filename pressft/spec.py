@@ -1,7 +1,7 @@
-"""What one trial is: its settings, checked and hashed. No torch, Optuna or MLflow here.
+"""The settings of a trial or a scan, checked and hashed. No torch, Optuna or MLflow here.
 
 A cell is a spec on one corpus with one model: two trials of the same cell would give the same
-numbers, so its hash is the name under which a result is kept (law 8).
+numbers, so its hash is the name under which a result is stored (law 8).
 """
 
 import dataclasses
@@ -21,50 +21,57 @@ Repair = Literal["none", "scale"]
 CORPORA = "folder written by scrapy crawl press, text file, or: invented, wikipedia"
 NAMES = ("first", "middle", "last")
 HALVES = ("attention", "mlp")
-WHOLE = "none"  # the arm that nothing is removed from
+WHOLE = "none"  # the arm from which nothing is removed
 FORMS = (
     "none, first, middle, last, an index (5), a range (12-15), a half (attention:14, mlp:14) "
-    "or several with commas"
+    "or several, separated by commas"
 )
-Value = str | int | float  # of a setting that a study varies
+Value = str | int | float  # of a setting in a study
 Part = int | str  # a layer by its 0-based index, or a half of one: "attention:14"
 CELL_VERSION = 6  # raise it when the same spec would give other numbers
 
 
 def setting(default: Any, help_: str) -> Any:  # noqa: ANN401  (dataclasses types fields so)
-    """A field of a spec with the words that `pressft run --help` shows."""
+    """A field of a spec, with the help text that `pressft run --help` shows."""
     return field(default=default, metadata={"help": help_})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrialSpec:
-    """Settings of one trial. Lengths in tokens, `batch` in blocks a step, indices 0-based.
+    """Settings of one trial. Lengths are in tokens, `batch` is in sequences per step.
 
     Raises:
-        UsageError: a value out of its range; the message names the range.
+        UsageError: a value is out of its range; the message names the range.
     """
 
     model: str = setting("auto", "preset, hub id or folder; auto: Qwen3-0.6B or, offline, SmolLM2")
     corpus: str = setting("corpora/bmw", CORPORA)
-    general: str = setting("", "a second text, for what is forgotten and for mix; as corpus")
-    mix: float = setting(0.0, "share of the training blocks that are general text, 0 to 0.9")
+    general: str = setting(
+        "", "a general-domain text, to measure forgetting and for mix; as corpus"
+    )
+    mix: float = setting(0.0, "share of training sequences taken from the general text, 0 to 0.9")
     remove: str = setting(
         "none", "none, first, middle, last, 5, 3,5, 12-15, attention:14 or mlp:14"
     )
-    repair: Repair = setting("none", "of what a cut leaves: none, or scale it to the norm it had")
+    repair: Repair = setting(
+        "none", "none, or scale: rescale the states after a cut to their former norm"
+    )
     rank: int = setting(8, "rank of the LoRA matrices")
-    learning_rate: float = setting(2e-4, "peak, after a tenth of the steps; then cosine to zero")
-    tokens: int = setting(1_000_000, "trained on, rounded up to whole steps")
-    batch: int = setting(8, "blocks a step")
-    block: int = setting(512, "tokens of a training block")
-    window: int = setting(1024, "tokens of context in scoring; the stride is half of it")
-    validation_tokens: int = setting(32_768, "of validation and of general text scored, at most")
+    learning_rate: float = setting(
+        2e-4, "peak, reached after a tenth of the steps; then cosine to zero"
+    )
+    tokens: int = setting(1_000_000, "training tokens, rounded up to whole steps")
+    batch: int = setting(8, "sequences per step")
+    block: int = setting(512, "tokens per training sequence")
+    window: int = setting(1024, "context in scoring, in tokens; the stride is half of it")
+    validation_tokens: int = setting(
+        32_768, "scored tokens of validation and of general text, at most"
+    )
     optimizer: Optimizer = setting("adamw", "adamw; on CUDA also adamw-8bit, paged-adamw-8bit")
-    quantization: Quantization = setting("nf4", "of the frozen base: nf4 or none")
-    seed: int = setting(0, "of the adapter's start and of the data order, drawn separately")
+    quantization: Quantization = setting("nf4", "quantization of the frozen base: nf4 or none")
+    seed: int = setting(0, "seed of adapter initialisation and data order, drawn separately")
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be run, by name."""
         object.__setattr__(self, "remove", str(self.remove))
         for name, low in {"rank": 1, "tokens": 1, "batch": 1, "block": 2, "window": 2}.items():
             _check(self, name, getattr(self, name) >= low, f"at least {low}")
@@ -82,35 +89,35 @@ class TrialSpec:
 
     @property
     def steps(self) -> int:
-        """Optimizer steps: the token budget in whole batches, rounded up."""
+        """The number of optimizer steps: the token budget in whole batches, rounded up."""
         return -(-self.tokens // (self.batch * self.block))
 
     @property
     def trained_tokens(self) -> int:
-        """Tokens trained on, a whole number of steps."""
+        """The number of training tokens in whole steps."""
         return self.steps * self.batch * self.block
 
     @property
     def validated_at(self) -> tuple[int, ...]:
-        """Steps after which validation is scored: after a ninth of them, and every two ninths."""
+        """The steps after which validation is scored: a ninth of them, then every two ninths."""
         ninths = (max(1, round(self.steps * n / 9)) for n in range(1, 10, 2))
         return tuple(dict.fromkeys(ninths))
 
     def repairs(self, parts: Iterable[Part]) -> bool:
-        """Whether a cut of these parts is repaired: where no layer goes whole, nothing can be."""
+        """Whether a cut of these parts is repaired, which needs at least one whole layer in it."""
         return self.repair != "none" and any(isinstance(part, int) for part in parts)
 
     def cell(self, model: str, parts: tuple[Part, ...], fingerprint: str) -> str:
-        """16 hex digits that name this trial's result.
+        """16 hex digits that identify this trial's result.
 
         Args:
-            model: identity of the weights (revision or hash), not their name, and of the type they
-                compute in.
-            parts: what is removed, resolved, so that `last` and `29` of 30 are one cell.
-            fingerprint: of the corpus and the general text, not their folders.
+            model: identity of the weights (revision or hash, not their name) and of the type in
+                which they are computed.
+            parts: what is removed, resolved, so that `last` and `29` of 30 give the same cell.
+            fingerprint: of the contents of corpus and general text, not of their folders.
 
-        Settings at their default are left out, so that a new setting moves no old cell; a default
-        may therefore never change without a new CELL_VERSION (a test holds a golden hash).
+        Settings at their default are left out, so that a new setting renames no old cell; a default
+        may therefore never change without a new CELL_VERSION (tested by a golden hash).
         """
         unnamed = {"model", "corpus", "general", "remove"}
         unnamed |= set() if self.repairs(parts) else {"repair"}
@@ -128,19 +135,18 @@ class ScanSpec:
     """Settings of a scan: `tokens` and `window` in tokens, `block` in layers.
 
     Raises:
-        UsageError: a value out of its range; the message names the range.
+        UsageError: a value is out of its range; the message names the range.
     """
 
     model: str = setting("auto", "preset, hub id or folder; auto: Qwen3-0.6B or, offline, SmolLM2")
     corpus: str = setting("corpora/bmw", CORPORA)
-    tokens: int = setting(2048, "of validation text, at most, whole articles")
-    window: int = setting(512, "tokens of context; the stride is half of it")
-    halves: bool = setting(True, "also each attention half and each MLP half")
-    block: int = setting(0, "also each run of so many layers; 0: none")
-    quantization: Quantization = setting("nf4", "of the base: nf4 or none")
+    tokens: int = setting(2048, "tokens of validation text, at most, in whole articles")
+    window: int = setting(512, "context in tokens; the stride is half of it")
+    halves: bool = setting(True, "also remove each attention half and each MLP half")
+    block: int = setting(0, "also remove each run of this many layers; 0: none")
+    quantization: Quantization = setting("nf4", "quantization of the base: nf4 or none")
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be scanned, by name."""
         for name, low in {"tokens": 1, "window": 2, "block": 0}.items():
             _check(self, name, getattr(self, name) >= low, f"at least {low}")
         _check(self, "quantization", self.quantization in get_args(Quantization), _or(Quantization))
@@ -148,8 +154,8 @@ class ScanSpec:
 
 @dataclass(frozen=True, slots=True)
 class Removal:
-    """Receipt of a cut: 0-based layers removed, of how many, parameters saved, half layers; where
-    it was repaired, the factor behind each run of removed layers."""
+    """What a cut removed: 0-based indices of whole layers, the number of layers before, parameters
+    saved, half layers; if it was repaired, the factor after each run of removed layers."""
 
     layers: tuple[int, ...]
     of: int
@@ -159,12 +165,12 @@ class Removal:
 
     @property
     def parts(self) -> tuple[Part, ...]:
-        """All that was removed, as `resolve` gives it."""
+        """All removed parts, in the form of `resolve`."""
         return (*self.layers, *self.halves)
 
     @property
     def kept(self) -> tuple[int, ...]:
-        """Indices, in the whole model, of the layers that remain, whole or half."""
+        """The original indices of the layers that remain, whole or in part."""
         return tuple(i for i in range(self.of) if i not in self.layers)
 
 
@@ -178,10 +184,10 @@ def _check(spec: TrialSpec | ScanSpec, name: str, holds: bool, range_: str) -> N
 
 
 def parse_removal(remove: str) -> list[tuple[str, str, str]]:
-    """Items of a `remove` value: half or "", first and last index, as numbers or names.
+    """The items of a `remove` value: half or "", first index, last index; numbers or names.
 
     Raises:
-        UsageError: none of the forms.
+        UsageError: the value has none of the allowed forms.
     """
     if remove == "none":
         return []
@@ -199,12 +205,12 @@ def parse_removal(remove: str) -> list[tuple[str, str, str]]:
 
 
 def resolve(remove: str, n_layers: int) -> tuple[Part, ...]:
-    """What `remove` names in a model of `n_layers`: whole layers ascending, then halves.
+    """The parts that `remove` names in a model of `n_layers`: whole layers ascending, then halves.
 
-    A half of a layer that goes whole is left out; both halves of a layer are the layer.
+    A half of a layer that is also removed as a whole is left out; both halves make a whole layer.
 
     Raises:
-        UsageError: an index out of range, or no layer left.
+        UsageError: an index is out of range, or no layer would be left.
     """
     index = {"first": 0, "middle": n_layers // 2, "last": n_layers - 1}
     named: dict[str, set[int]] = {"": set(), **{half: set() for half in HALVES}}

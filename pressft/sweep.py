@@ -1,7 +1,7 @@
-"""A study from start to end: its trials one after the other, their results, what MLflow shows.
+"""A study from start to end: run its trials, store their results, keep MLflow up to date.
 
-In a folder of its own storage a study is run by one command at a time, which a lock sees to; with
-PostgreSQL by any number, on any machines.
+With SQLite a lock ensures that one command at a time runs a study; with PostgreSQL any number may,
+on any machines.
 """
 
 import dataclasses
@@ -39,7 +39,7 @@ from pressft.study.results import Point, Store, TrialResult, Untrained
 from pressft.study.study import Study
 from pressft.study.trials import Trial, now_ms
 from pressft.tracking import runs, summary, sync
-from pressft.tracking.client import AwayError, GoneError, RejectedError, Tracker
+from pressft.tracking.client import NotFoundError, RejectedError, Tracker, UnreachableError
 from pressft.tracking.sync import Sync
 from pressft.training import checkpoint
 from pressft.training.checkpoint import KEPT
@@ -49,13 +49,13 @@ from pressft.trial import steps as trial_steps
 from pressft.trial import untrained as score_untrained
 from pressft.workers import WorkerPool
 
-WAIT_S = 0.5  # between two looks whether others have left something to do
+WAIT_S = 0.5  # between two attempts to take a trial while other processes run some
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a sweep did: trials trained now, answered from known cells, ended early, failed; done in
-    all of how many asked for; what the study found; whether its time was over first."""
+    """What a sweep did: the numbers of trials trained now, reused from known cells, pruned and
+    failed, of trials done in all and asked for; the finding; whether the time ran out first."""
 
     trained: int
     reused: int
@@ -67,7 +67,6 @@ class Outcome:
     timed_out: bool = False
 
     def __str__(self) -> str:
-        """The counts as a line."""
         parts = [f"{self.done} of {self.asked} trials done", f"{self.trained} trained now"]
         parts += [f"{self.reused} from known cells"] if self.reused else []
         parts += [f"{self.pruned} ended early"] if self.pruned else []
@@ -82,16 +81,16 @@ def run_sweep(
     pool: WorkerPool | None = None,
     until: float = float("inf"),
 ) -> Outcome:
-    """Run, or resume, a study until it has all its trials, alone or by a `pool` of workers. After
-    `until`, in seconds since 1970, no new trial is taken.
+    """Run or resume a study until it has all its trials, in this process or in a `pool` of workers.
+    After `until`, in seconds since 1970, no new trial is started.
 
     Raises:
-        RefusedError: another process works on it, or it exists with another definition.
-        Stopped: SIGINT or SIGTERM; the trial at hand is closed and will be run again.
-        PressftError: corpus, model or store cannot be used; nothing has been started then.
-        MissingError: the disk is full; the same command goes on from where it was.
+        RefusedError: another process runs the study, or it exists with another definition.
+        Stopped: SIGINT or SIGTERM came; the current trial is closed, and resumed by the next start.
+        PressftError: corpus, model or store cannot be used; nothing has been started.
+        MissingError: the disk is full; the same command resumes the study.
     """
-    texts = prompts.load(study.prompts, study.questions)  # refuse before anything is started
+    texts = prompts.load(study.prompts, study.questions)  # fail before anything is started
     with _lock(locations, study.name), Stopping() as stopping:
         sweep = _open(study, report, locations)
         facts = {
@@ -106,7 +105,7 @@ def run_sweep(
 def work(
     study: Study, report: Reporter, locations: Locations, start_id: str, until: float = float("inf")
 ) -> None:
-    """Take trials of a study that another process watches over, until there are none to take.
+    """Run trials of a study that another process supervises, until there are none left.
 
     Raises:
         As `run_sweep`.
@@ -114,12 +113,12 @@ def work(
     with Stopping() as stopping:
         sweep = _open(study, report, locations, start_id)
         with sweep.sync:
-            sweep.work(stopping, until)
+            sweep.run_trials(stopping, until)
             sweep.sync.flush()
 
 
 def _open(study: Study, report: Reporter, locations: Locations, start_id: str = "") -> "Sweep":
-    """Model, text and stores of a study; a mistake is named before anything is started."""
+    """Load model and text, and open the stores of a study; mistakes are found before it starts."""
     study = dataclasses.replace(
         study, base=dataclasses.replace(study.base, model=files.resolve(study.base.model))
     )
@@ -138,7 +137,7 @@ def _open(study: Study, report: Reporter, locations: Locations, start_id: str = 
 
 
 def run_one(spec: TrialSpec, report: Reporter, locations: Locations) -> Outcome:
-    """One trial as a study of its own; all such trials share the MLflow experiment `runs`.
+    """Run one trial as a study of its own; all such trials share the MLflow experiment `runs`.
 
     Raises:
         As `run_sweep`.
@@ -169,12 +168,12 @@ class Pruned(Exception):
     """A trial is behind its arm, and ends early."""
 
 
-class Rested(Exception):
-    """A trial has come as far as it was to, and is saved."""
+class Paused(Exception):
+    """A trial has reached its rung, and is saved."""
 
 
 class Sweep:
-    """The parts of one running sweep."""
+    """One running sweep: its context, ledger, tracker and reporter."""
 
     def __init__(
         self,
@@ -189,24 +188,24 @@ class Sweep:
         self.report, self.locations = report, locations
         experiment = runs.experiment(study.name)
         self.sync = Sync(tracker, experiment, study.question, report.say, self.summarize)
-        self.summarized = 0  # trials that the summary in MLflow knows
+        self.summarized = 0  # trials included in the summary in MLflow
         environment = runs.environment()
         self.environment = digest(environment)
         ledger.describe({f"{ENVIRONMENT}{self.environment}": environment})
         self.stored = reader.read(study.name, locations.storage)
-        self.scored: dict[str, Untrained] = {}  # of each arm's cut, before training
+        self.scored: dict[str, Untrained] = {}  # by arm
 
     def run(self, stopping: Stopping, pool: WorkerPool | None, until: float) -> Outcome:
-        """All that is open, one trial after the other or by the pool."""
+        """Run all open trials, one after the other or by the pool, and complete the study."""
         if self.ledger.extension:
-            self.report.say(f"{self.study.name} grows: {self.ledger.extension}")
+            self.report.say(f"{self.study.name} is extended: {self.ledger.extension}")
         for trial in self.recover():
             self.report.say(f"trial {trial.number} was left unfinished: its cell is run again")
         context, names = self.context, self.study.arms()
         self.report.plan(
             self.study.name,
             context.tested_tokens(self.study.base) * len(names)
-            + self.a_trial() * self.ledger.n_open(),
+            + self.cost_per_trial() * self.ledger.n_open(),
         )
         trials = self.ledger.trials()
         before = {trial.number for trial in trials if not trial.is_open}
@@ -214,9 +213,9 @@ class Sweep:
             for arm in names:
                 self.untrained(arm, self.report.advance)
             if pool:
-                pool.run(self.ledger.start_id, self.recover, self.watch(), stopping)
+                pool.run(self.ledger.start_id, self.recover, self.progress_reporter(), stopping)
             else:
-                self.work(stopping, until)
+                self.run_trials(stopping, until)
             finding = self.finish()
         trials = self.ledger.trials()
         new = [trial for trial in trials if trial.number not in before]
@@ -234,12 +233,13 @@ class Sweep:
             timed_out=time.time() > until and self.ledger.n_open() > 0,
         )
 
-    def a_trial(self) -> int:
-        """Scored-token equivalents of a trial, on average: halving trains most of them in part."""
+    def cost_per_trial(self) -> int:
+        """The average cost of a trial in scored-token equivalents; halving trains most in part."""
         return round(self.context.cost(self.study.base) * Halving(self.study).trained_share())
 
     def recover(self, worker: str = "", reason: str = "its process died") -> list[Trial]:
-        """Close what dead processes left; what their checkpoints hold of their curves is kept."""
+        """Close the trials that dead processes left running, and keep the curves in their
+        checkpoints."""
         left = self.ledger.recover(worker, reason)
         for trial in left:
             if "record" in trial.attrs:
@@ -247,10 +247,10 @@ class Sweep:
                 self.keep_curve(trial, checkpoint.curve(folder))
         return left
 
-    def watch(self) -> Callable[[], None]:
-        """Returns what reports how far the workers are: trials that are over, and running ones by
-        their last validation."""
-        whole = self.a_trial()
+    def progress_reporter(self) -> Callable[[], None]:
+        """A function that reports the progress of the workers, by the trials that are done and the
+        last validation of those running."""
+        whole = self.cost_per_trial()
 
         def units(running: Sequence[Trial]) -> int:
             done = sum(trial.is_done for trial in self.ledger.trials())
@@ -263,7 +263,7 @@ class Sweep:
         def look() -> None:
             nonlocal shown
             running = self.ledger.running()
-            now = max(shown, units(running))  # one that died begins again
+            now = max(shown, units(running))  # less if a trial died and starts again
             self.report.advance(
                 "; ".join(trial.progress for trial in running) or "starting workers", now - shown
             )
@@ -271,8 +271,8 @@ class Sweep:
 
         return look
 
-    def work(self, stopping: Stopping, until: float) -> None:
-        """Trials until there are none to take, also none that others may yet leave."""
+    def run_trials(self, stopping: Stopping, until: float) -> None:
+        """Run trials until none is left, including those that other processes may leave."""
         while time.time() < until:
             trial = self.ledger.take()
             for ended in self.ledger.newly_pruned():
@@ -286,7 +286,7 @@ class Sweep:
                 return
 
     def finish(self) -> Finding:
-        """What only the whole study knows: inference cost, answers, and all that MLflow lacks."""
+        """Measure inference cost, let the best models answer, and write what MLflow lacks."""
         with self.ledger.finish_lock:
             done = status.by_arm(self.ledger.trials(), self.context.store)
             chosen = {arm: best for arm in done if (best := arms.choose(done[arm]))}
@@ -295,40 +295,40 @@ class Sweep:
             texts = prompts.load(self.study.prompts, self.study.questions)
             measure_costs(self.context, specs, self.report.setup)
             answer(self.context, specs, healed, texts, self.report.setup)
-            self.complete()
+            self.write_missing_runs()
         return status.finding(self.study.name, self.locations)
 
-    def complete(self) -> None:
-        """Write what MLflow lacks of the study, or say that it does lack it."""
+    def write_missing_runs(self) -> None:
+        """Write what MLflow lacks of the study, or say that it could not be written."""
         try:
             if left := self.sync.flush():
-                raise AwayError(f"MLflow has not taken {left} runs")
+                raise UnreachableError(f"MLflow has not accepted {left} runs")
             with self.sync.paused():  # matplotlib draws in one thread at a time
                 seen = status.look(self.study.name, self.locations)
                 sync.study(self.tracker, seen, self.context.store, self.report.say)
                 self.summarized = -1
                 self.summarize()
-        except (AwayError, GoneError, RejectedError) as error:
+        except (UnreachableError, NotFoundError, RejectedError) as error:
             self.report.say(
-                f"{error}: the next start writes what it lacks, and so does `pressft doctor --fix`"
+                f"{error}: the next sweep or `pressft doctor --fix` writes what is missing"
             )
 
     def summarize(self) -> None:
-        """Write the summary of the study, where there is more than was shown before."""
+        """Write the summary of the study if more trials are done than at the last one."""
         n = sum(trial.is_done for trial in self.ledger.trials())
         if n != self.summarized and not self.study.name.startswith(runs.SINGLE):
             summary.write(self.tracker, self.study.name, self.locations)
         self.summarized = n
 
     def untrained(self, arm: str, advance: Advance = lambda *_: None) -> Untrained:
-        """What an arm's cut scores before training."""
+        """The scores of an arm's cut before training."""
         if arm not in self.scored:
             spec = self.study.spec(remove=arm)
             self.scored[arm] = score_untrained(self.context, spec, advance)
         return self.scored[arm]
 
     def run_trial(self, trial: Trial, stopping: Stopping) -> None:
-        """Run a trial, or answer it from an earlier result (law 8)."""
+        """Run a trial, or reuse an earlier result of its cell (law 8)."""
         spec = trial.spec
         cell = self.context.cell(spec)
         trial = self.start(trial, cell)
@@ -340,12 +340,12 @@ class Sweep:
                 if known:
                     self.report.advance(f"{spec.remove}: known", self.context.cost(spec))
                 result = known or self.train(trial, curve, stopping)
-            self.keep(trial, result, reused=known is not None)
+            self.complete(trial, result, reused=known is not None)
         except Stopped:
             with self.ledger.brief_retries():
                 self.fail(trial, curve, "stopped by a signal", again=True, interrupted=True)
             raise
-        except Rested:
+        except Paused:
             self.keep_curve(trial, curve)
             self.ledger.pause(trial)
             self.show(trial)
@@ -359,7 +359,7 @@ class Sweep:
             if full := disk_trouble(self.locations.root):
                 with suppress(Exception):  # the storage may be on the same disk
                     self.fail(trial, curve, full, again=True, interrupted=True)
-                raise MissingError(f"{full}; the same command goes on from here") from error
+                raise MissingError(f"{full}; the same command resumes from here") from error
             refused = isinstance(error, PressftError)
             fault = "refused" if refused else f"{type(error).__name__}: {error}".splitlines()[0]
             self.fail(trial, curve, fault, again=True)
@@ -367,63 +367,61 @@ class Sweep:
                 raise
 
     def train(self, trial: Trial, curve: list[Point], stopping: Stopping) -> TrialResult:
-        """The result of a trial; its points go into `curve`, and to MLflow as they come.
+        """Train and score a trial; its points are added to `curve`, and sent to MLflow.
 
         Raises:
             Pruned: it is behind its arm.
-            Rested: it has come as far as it was to, and is saved.
-            Stopped: a signal; the step at hand is finished and saved.
+            Paused: it has reached its rung, and is saved.
+            Stopped: a signal came; the current step is finished and saved.
             What `trial.steps` raises.
         """
-        spec, rests, far = trial.spec, False, ""
-        until, run = (
-            self.ledger.next_rung(trial),
-            runs.of_trial(self.stored, trial, self.context.store),
-        )
+        spec, pauses, position = trial.spec, False, ""
+        rung = self.ledger.next_rung(trial)
+        run = runs.of_trial(self.stored, trial, self.context.store)
 
         def advance(what: str, units: int) -> None:
-            self.report.advance(what + far, units)
+            self.report.advance(what + position, units)
 
         with closing(trial_steps(self.context, spec, advance, self.report.say)) as steps:
-            with stopping.patience():  # until training is over, a signal waits for the step's end
+            with stopping.deferred():  # during training, a signal takes effect after the step
                 for step in steps:
                     if step.point:
                         curve.append(step.point)
                         at = f"{step.tokens:,} of {spec.trained_tokens:,} tokens"
-                        far = f", loss {step.metrics['train/loss']:.3f} at {at}"
-                        self.sync.show(dataclasses.replace(run, points=tuple(curve)))
+                        position = f", loss {step.metrics['train/loss']:.3f} at {at}"
+                        self.sync.submit(dataclasses.replace(run, points=tuple(curve)))
                     if step.diverged:
-                        continue  # the trial ends with that
+                        continue  # the iterator raises DivergedError
                     self.prune(trial, step)
-                    rests = until is not None and step.tokens >= until
-                    ends = rests or bool(stopping.signum)
+                    pauses = rung is not None and step.tokens >= rung
+                    ends = pauses or bool(stopping.signum)
                     if ends:
-                        step.save(kept=1 if rests else KEPT)  # many may rest at a time
+                        step.save(kept=1 if pauses else KEPT)  # many trials may be paused
                     if ends or step.number == spec.steps:
                         break
-            if rests:
-                raise Rested
-            for _ in steps:  # none is left: the test split is scored, and a signal ends that
+            if pauses:
+                raise Paused
+            for _ in steps:  # no step is left: this scores the test split, which a signal ends
                 pass
         return self.context.store.known(self.context.cell(spec))
 
     def prune(self, trial: Trial, step: Step) -> None:
-        """Keep a validation loss in the ledger, and end a trial that is behind its arm."""
+        """Store a validation loss in the ledger, and end the trial if it is behind its arm."""
         loss = step.metrics.get("eval/loss")
         if loss is not None and self.ledger.should_prune(trial, step.tokens, loss):
             raise Pruned(f"after {step.tokens:,} tokens its validation loss {loss:.4g} is behind")
 
     def start(self, trial: Trial, cell: str) -> Trial:
-        """The trial with its record noted: its own where it has rested, that of a trial of the same
-        cell that was cut short, or a new one. From here on MLflow shows it."""
+        """Note the record of a trial, so that MLflow shows it: its own if it was paused, that
+        of an interrupted trial of the same cell, or a new one. Return the stored trial."""
         study, spec = self.study.name, trial.spec
-        self.untrained(spec.remove)  # a worker learns of an arm by its first trial
+        self.untrained(spec.remove)  # in a worker, its first trial of an arm scores the cut
         record, started = f"{study}-{trial.number:05d}-{uuid.uuid4().hex[:8]}", now_ms()
         for other in reversed(self.ledger.trials()):
-            rested = other.number == trial.number
+            was_paused = other.number == trial.number
             died = "died_in" in other.attrs or other.attrs.get("interrupted")
-            cut_short = other.state == "fail" and died and other.cell == cell
-            if (rested or cut_short) and "record" in other.attrs:  # one may die before it has one
+            interrupted = other.state == "fail" and died and other.cell == cell
+            if (was_paused or interrupted) and "record" in other.attrs:  # it may have died earlier
                 record = str(other.attrs["record"])
                 started = int(other.attrs.get("started", started))
                 break
@@ -438,12 +436,12 @@ class Sweep:
         return self.show(trial)
 
     def show(self, trial: Trial) -> Trial:
-        """Let MLflow show a trial as it is stored now, which is returned."""
+        """Send a trial in its stored state to MLflow, and return it."""
         stored = self.ledger.trial(trial.number)
-        self.sync.show(runs.of_trial(self.stored, stored, self.context.store))
+        self.sync.submit(runs.of_trial(self.stored, stored, self.context.store))
         return stored
 
-    def keep(self, trial: Trial, result: TrialResult, *, reused: bool) -> None:
+    def complete(self, trial: Trial, result: TrialResult, *, reused: bool) -> None:
         """Close a trial that has a result."""
         for point in result.curve if reused else ():
             if "eval/loss" in point.metrics:
@@ -456,7 +454,7 @@ class Sweep:
             f"{runs.name(trial.spec)}: test perplexity "
             + tables.number(score.perplexity)
             + (" (known from an earlier run)" if reused else f" in {result.total_s:.0f} s")
-            + ("" if ours else "; others took the trial for dead, and will find its result")
+            + ("" if ours else "; another process took the trial for dead, and reuses its result")
         )
 
     def fail(
@@ -468,18 +466,19 @@ class Sweep:
         again: bool,
         interrupted: bool = False,
     ) -> None:
-        """Close a trial that has no result; one that is tried `again` keeps its checkpoints."""
+        """Close a trial without a result; its checkpoints are kept if it is tried `again`."""
         self.keep_curve(trial, curve)
         self.ledger.fail(trial, fault, again=again, interrupted=interrupted)
         self.end(trial, fault, resumable=again)
 
     def keep_curve(self, trial: Trial, curve: Sequence[Point]) -> None:
-        """Keep the curve of a trial without a result: MLflow can be rebuilt from it."""
+        """Store the curve of a trial without a result, from which MLflow can be rebuilt."""
         if curve:
             self.context.store.save_curve(trial.cell, str(trial.attrs["record"]), tuple(curve))
 
     def end(self, trial: Trial, why: str, *, resumable: bool = False) -> None:
-        """Show a trial that ended without a result; its checkpoints go if it never goes on."""
+        """Report a trial that ended without a result, and delete its checkpoints if nothing will
+        resume it."""
         self.show(trial)
         self.report.say(f"{runs.name(trial.spec)}: {why}")
         if not resumable:
@@ -488,7 +487,7 @@ class Sweep:
 
 
 def measure_costs(context: Context, arms: Sequence[TrialSpec], progress: Progress) -> None:
-    """Measure all the cuts in turn, unless each has been on this machine."""
+    """Measure the inference cost of all cuts in turn, unless all were measured on this machine."""
     keys = {spec.remove: untrained_key(context, spec) for spec in arms}
     known = {arm: context.store.cost(key) for arm, key in keys.items()}
     if all(measured and measured.machine == cost.machine() for measured in known.values()):
@@ -505,7 +504,7 @@ def answer(
     prompts: Prompts,
     progress: Progress,
 ) -> None:
-    """Let every cut base and every arm's trained model answer, unless it has done so before."""
+    """Let every cut base and best trained model answer, unless they have before."""
     if not prompts:
         return
     key, store, model = answers.key(prompts), context.store, context.base.model
@@ -528,7 +527,7 @@ def answer(
 
 
 def _scanned(study: Study, context: Context, report: Reporter, locations: Locations) -> Study:
-    """The study with `best-of-scan(k)` replaced by layers, in the order of a scan."""
+    """The study with `best-of-scan(k)` replaced by the best layers of a scan."""
     if not study.scanned:
         return study
     base = study.base
@@ -545,7 +544,7 @@ def _scanned(study: Study, context: Context, report: Reporter, locations: Locati
 
 @contextmanager
 def _lock(locations: Locations, study: str) -> Iterator[None]:
-    """One command at a time for a study whose storage is a file."""
+    """Ensure that one command at a time runs a study whose storage is a file."""
     root = locations.root
     lock = filelock.FileLock(root / f".{study}.lock")
     try:
@@ -557,7 +556,9 @@ def _lock(locations: Locations, study: str) -> Iterator[None]:
             f"study {study} is being run by another process: wait for it, or stop it first"
         ) from None
     except OSError as error:
-        raise MissingError(f"{root}: {error.strerror}; runs need a folder to write to") from error
+        raise MissingError(
+            f"{root}: {error.strerror}; choose a folder that can be written"
+        ) from error
     try:
         yield
     finally:

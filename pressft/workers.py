@@ -1,7 +1,7 @@
-"""Worker processes of one sweep: started, watched, started again, stopped.
+"""Worker processes of one sweep: start, supervise, restart and stop them.
 
-A dead worker is seen by its exit, not by a missing heartbeat: its trial goes back to the queue at
-once, and goes on from its newest checkpoint.
+A dead worker is detected by its exit, not by a missing heartbeat: its trial goes back to the queue
+at once, and is resumed from its newest checkpoint.
 """
 
 import os
@@ -21,14 +21,14 @@ from pressft.study.liveness import worker_name
 from pressft.study.trials import Trial
 
 POLL_S = 0.2
-LOOK_S = 2.0  # between two looks at how far they are
-MAX_RESTARTS = 5  # of one worker in a row without a trial finished between
-STOP_S = 30.0  # for the step at hand and its checkpoint, then they are killed
+REPORT_S = 2.0  # between two reports of progress
+MAX_RESTARTS = 5  # of one worker in a row, without a finished trial in between
+STOP_S = 30.0  # for the current step and its checkpoint, before a worker is killed
 
 
 @dataclass(slots=True)
 class _Worker:
-    """One place: the process that has it now, and how often it died."""
+    """One slot of the pool: its current process, and how often it was restarted."""
 
     number: int
     process: "subprocess.Popen[str] | None" = None
@@ -40,14 +40,14 @@ class _Worker:
 
 
 class WorkerPool:
-    """`n` workers that run `command` with the id of the start appended; `where` is added to
-    their environment, for a URL may hold a password, and a command line is seen by all."""
+    """`n` workers that run `command` with the id of the start appended. URLs are passed in
+    `environment`: they may hold a password, and all users of a machine can see its command lines.
+    """
 
     def __init__(
-        self, command: Sequence[str], where: Mapping[str, str], n: int, report: Reporter
+        self, command: Sequence[str], environment: Mapping[str, str], n: int, report: Reporter
     ) -> None:
-        """Start nothing yet."""
-        self._command, self._where, self._report = list(command), dict(where), report
+        self._command, self._environment, self._report = list(command), dict(environment), report
         self._workers = [_Worker(number) for number in range(1, n + 1)]
 
     def run(
@@ -57,27 +57,27 @@ class WorkerPool:
         report_progress: Callable[[], None],
         stopping: Stopping,
     ) -> None:
-        """Return when every worker has found nothing left to take.
+        """Run the workers until none of them finds another trial.
 
-        `recover` is told of a worker that died, and why, and returns the trials that it left;
-        `report_progress` is called every few seconds.
+        `recover` is called with the name of a worker that died and the reason, and returns the
+        trials that it left running; `report_progress` is called every few seconds.
 
         Raises:
-            Stopped: a signal; the workers have saved and left.
-            PressftError: every worker died too often; the message holds the last one's last line.
+            Stopped: a signal came; the workers have saved their trials and ended.
+            PressftError: every worker died too often; the message holds the last line of one.
         """
         try:
-            with stopping.patience():
-                looked = time.monotonic()
+            with stopping.deferred():
+                reported = time.monotonic()
                 while not stopping.signum and not all(w.done for w in self._workers):
-                    if time.monotonic() - looked > LOOK_S:
+                    if time.monotonic() - reported > REPORT_S:
                         report_progress()
-                        looked = time.monotonic()
+                        reported = time.monotonic()
                     for worker in self._workers:
-                        self._look_after(worker, start_id, recover)
+                        self._supervise(worker, start_id, recover)
                     time.sleep(POLL_S)
         except Stopped:
-            self._report.say("stopping: the workers save the step at hand")
+            self._report.say("stopping: the workers finish and save the current step")
             raise
         finally:
             self._stop()
@@ -85,12 +85,12 @@ class WorkerPool:
                 if worker.process:
                     recover(worker_name(worker.process.pid), "its process was stopped")
         if all(worker.restarts > MAX_RESTARTS for worker in self._workers):
-            raise PressftError(f"every worker died; the last words: {self._workers[-1].last_line}")
+            raise PressftError(f"every worker died; the last line: {self._workers[-1].last_line}")
 
-    def _look_after(
+    def _supervise(
         self, worker: _Worker, start_id: str, recover: Callable[[str, str], Sequence[Trial]]
     ) -> None:
-        """Start, start again or let rest."""
+        """Start the worker's process, or deal with its end."""
         if worker.done or time.monotonic() < worker.not_before:
             return
         if worker.process is None:
@@ -107,7 +107,7 @@ class WorkerPool:
         reason = f"signal {-code}" if code < 0 else f"code {code}: {worker.last_line}"
         left = recover(worker_name(worker.process.pid), f"its worker died: {reason}")
         trials = ", ".join(f"trial {trial.number} goes back to the queue" for trial in left)
-        self._report.say(f"worker {worker.number} died ({reason}); {trials or 'it held no trial'}")
+        self._report.say(f"worker {worker.number} died ({reason}); {trials or 'it ran no trial'}")
         worker.process = None
         worker.restarts += 1
         worker.not_before = time.monotonic() + min(30.0, 0.5 * 2**worker.restarts)
@@ -115,7 +115,7 @@ class WorkerPool:
 
     def _start(self, worker: _Worker, start_id: str) -> None:
         threads = max(1, (os.cpu_count() or 1) // len(self._workers))
-        # spinning threads of several processes slow each other fivefold
+        # busy-waiting threads of several processes slow each other down fivefold
         own = {"OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE"}
         if gpus := torch.cuda.device_count():
             own["CUDA_VISIBLE_DEVICES"] = str((worker.number - 1) % gpus)
@@ -125,8 +125,8 @@ class WorkerPool:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
-            env=os.environ | self._where | own,
-            start_new_session=True,  # Ctrl-C comes to us, and we pass it on once
+            env=os.environ | self._environment | own,
+            start_new_session=True,  # Ctrl-C reaches this process, which stops the workers
         )
         reader = threading.Thread(target=self._read, args=(worker, worker.process.stderr))
         reader.start()

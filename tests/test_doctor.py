@@ -73,8 +73,8 @@ def test_every_disagreement_is_named_and_mended(locations: Locations, client: Ml
     orphan = tracker.create(tracker.experiment("made", ""), Run("orphan", "orphan", tags=tags))
     words = [fault.what for fault in doctor.examine(locations)]
     expected = [
-        "trial 2 (last) is complete, but its checkpoints take room",
-        "trial 7 (last) is running, but its process is gone",
+        "trial 2 (last) is complete, but its checkpoints still take up disk space",
+        "trial 7 (last) is running, but its process is dead",
         "trial 0 (none): its run is KILLED, 0 points missing",
         "trial 1 (first) has no run in MLflow",
         f"run {orphan} in MLflow belongs to no trial",
@@ -94,8 +94,8 @@ def test_what_only_a_sweep_can_mend_is_said(locations: Locations) -> None:
     (locations.root / "cells" / "cell-5" / "adapter" / "adapter_model.safetensors").unlink()
     faults = list(doctor.examine(locations))
     assert [fault.mend for fault in faults] == [None, None]
-    assert "its result is gone" in faults[0].what
-    assert "its adapter is gone" in faults[1].what
+    assert "its result is missing" in faults[0].what
+    assert "its adapter is missing" in faults[1].what
 
 
 def test_names_that_lead_elsewhere_are_refused_and_nothing_is_copied(
@@ -137,8 +137,8 @@ def test_a_trial_shown_twice_and_a_summary_that_is_gone_are_mended(
     (summary,) = client.search_runs([experiment.experiment_id], "tags.arm = 'summary'")
     client.delete_run(summary.info.run_id)
     words = " ".join(fault.what for fault in doctor.examine(locations) if doctor.mended(fault))
-    assert "shows trial 0 a second time" in words
-    assert "it has no summary in MLflow" in words
+    assert "is a second run of trial 0" in words
+    assert "the study has no summary in MLflow" in words
     assert list(doctor.examine(locations)) == []
     assert sorted(runs(client)) == list(range(7))
 

@@ -202,7 +202,7 @@ def test_a_killed_worker_is_replaced_and_its_trial_goes_on(
     study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     locations, listener = Locations(tmp_path / "mlruns"), Listener()
-    monkeypatch.setattr("pressft.workers.LOOK_S", 0.2)
+    monkeypatch.setattr("pressft.workers.REPORT_S", 0.2)
     command = [sys.executable, "-m", "pressft", "work", "crew.py"]
     killed: list[int] = []
 
@@ -244,7 +244,7 @@ def test_workers_that_always_die_are_given_up_with_their_last_words(
     monkeypatch.setattr("pressft.workers.MAX_RESTARTS", 1)
     command = [sys.executable, "-c", "import sys; sys.exit('no luck')"]
     listener = Listener()
-    with pytest.raises(PressftError, match="every worker died; the last words: no luck"):
+    with pytest.raises(PressftError, match="every worker died; the last line: no luck"):
         sweep.run_sweep(
             study,
             listener,

@@ -1,1 +1,1 @@
-"""The whole way on one machine: a newsroom on loopback, a crawl, a study."""
+"""The demo on one machine: a newsroom on loopback, a crawl, a study."""

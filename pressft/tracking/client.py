@@ -1,8 +1,8 @@
-"""Runs in MLflow: one experiment a study, one flat run a trial, and a `summary` run.
+"""Runs in MLflow: one experiment per study, one flat run per trial, and a `summary` run.
 
-The only room that knows MLflow. What it writes is a projection of Optuna's storage and of the
+The only module that talks to MLflow. What it writes is a projection of Optuna's storage and of the
 files under `mlruns/cells` (law 9). Runs are written by explicit id: the fluent interface keeps a
-global stack of active runs, and is not safe in threads.
+global stack of active runs, and is not thread-safe.
 """
 
 import json
@@ -17,15 +17,15 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-CLOSED = {
+HARDENED = {
     "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
 }
-# a request repeated unseen could make a run twice: whoever calls repeats, and looks first
-ONCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
+# an automatic retry could create a run twice: callers retry, and look first
+NO_RETRIES = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
 QUIET = {"MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true"}  # stdout holds results alone
-os.environ.update(CLOSED | ONCE | QUIET)  # before mlflow is imported
+os.environ.update(HARDENED | NO_RETRIES | QUIET)  # before mlflow is imported
 
 import filelock
 from mlflow import MlflowClient
@@ -48,30 +48,31 @@ BY_ARM = {
     },
     "searchFilter": f"tags.arm != '{SUMMARY}'",
 }
-OPEN = {"RUNNING", "SCHEDULED"}  # of the states of a run
-ORDER = ["attributes.start_time ASC"]  # then by id, as MLflow has it
-MOST_METRICS = 1000  # that MLflow takes in a batch
+OPEN = {"RUNNING", "SCHEDULED"}  # states of a run that has not ended
+ORDER = ["attributes.start_time ASC"]  # MLflow then orders by id
+MOST_METRICS = 1000  # accepted by MLflow in one batch
 REFUSED = {"INVALID_PARAMETER_VALUE", "BAD_REQUEST", "INVALID_STATE"}
 
 
-Rows = Sequence[Mapping[str, object]]  # of a table, alike in their keys; one at least
+Rows = Sequence[Mapping[str, object]]  # of a table, with equal keys; at least one row
 
 
-class AwayError(MissingError):
-    """The server or store does not answer, or not as it should: later it may."""
+class UnreachableError(MissingError):
+    """The server or store does not answer, or not properly; a later attempt may succeed."""
 
 
 class RejectedError(PressftError):
-    """The server will never take this."""
+    """The server refuses this, and always will."""
 
 
-class GoneError(PressftError):
-    """What a call names is not there any more."""
+class NotFoundError(PressftError):
+    """The run or experiment no longer exists."""
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
-    """A run as MLflow has it: RUNNING, SCHEDULED, FINISHED, FAILED or KILLED; tags, last values."""
+class LoggedRun:
+    """A run as stored in MLflow; `status` is RUNNING, SCHEDULED, FINISHED, FAILED or KILLED,
+    `metrics` holds the last values."""
 
     run_id: str
     status: str
@@ -80,27 +81,27 @@ class Shown:
 
     @property
     def record(self) -> str:
-        """What tells the run apart from all others of its experiment, whoever writes it."""
+        """The key that identifies the run within its experiment, whichever process writes it."""
         return self.tags.get("record", "")
 
     @property
     def trial(self) -> int:
-        """Number of its trial."""
+        """The number of its trial."""
         return int(self.tags["trial"])
 
 
 class Tracker:
-    """One MLflow store, a local folder unless a server is named.
+    """One MLflow store, a local folder unless `uri` names a server.
 
-    Every call may raise AwayError, RejectedError or GoneError.
+    Every method may raise UnreachableError, RejectedError or NotFoundError.
     """
 
     def __init__(self, root: Path, uri: str | None = None) -> None:
-        """Name the store; a new local one is set up first, by one process at a time. A server is
-        not asked before it is needed.
+        """Open the store. A new local store is set up first, by one process at a time; a server is
+        contacted only when it is needed.
 
         Raises:
-            MissingError: the local store cannot be opened, the address is none.
+            MissingError: the local store cannot be opened, or `uri` is not valid.
         """
         self.root = root.resolve()
         self.uri = uri or f"sqlite:///{self.root / STORE}"
@@ -110,20 +111,20 @@ class Tracker:
             logging.getLogger(name).setLevel("WARNING")
         try:
             self.root.mkdir(parents=True, exist_ok=True)
-            # three processes that set up one SQLite file at once crash
+            # three processes that set up one SQLite file at the same time crash
             with filelock.FileLock(self.root / ".mlflow.lock"):
                 if self._local and not (self.root / STORE).is_file():
                     _set_up(self.root)
                 self._client = MlflowClient(self.uri)
                 if self._local:
                     self._client.search_experiments(max_results=1)
-                    _move_in(self.root)
+                    _relocate_artifacts(self.root)
         except (OSError, MlflowException) as error:
             raise MissingError(f"MLflow store: {_line(error)}") from error
 
     def experiment(self, name: str, question: str) -> str:
-        """Id of an experiment, made if it is not there, restored if it was deleted: another one
-        could not bear its name. Artifacts lie under the root."""
+        """The id of an experiment, which is created if it does not exist, and restored if it was
+        deleted, because its name stays taken. Its artifacts are kept under the root."""
         if name not in self._experiments:
             with _calling():
                 found = self._client.get_experiment_by_name(name)
@@ -137,12 +138,12 @@ class Tracker:
             self._experiments[name] = str(found.experiment_id)
         return self._experiments[name]
 
-    def forget(self) -> None:
-        """Look experiments up again: one of them has gone."""
+    def forget_experiments(self) -> None:
+        """Forget the cached ids of experiments, one of which no longer exists."""
         self._experiments.clear()
 
     def describe(self, experiment: str, note: str) -> None:
-        """The experiment's note, with a link to its curves by arm."""
+        """Set an experiment's note, with a link to its curves by arm."""
         link = f"[Curves, grouped by arm](#{page(experiment, by_arm=True)})"
         with _calling():
             self._client.set_experiment_tag(experiment, NOTE, f"{note}\n\n{link}")
@@ -150,14 +151,14 @@ class Tracker:
             self._client.set_experiment_tag(experiment, key, json.dumps(BY_ARM))
 
     def pages(self) -> list[tuple[str, str]]:
-        """Name of each experiment and the page of its curves, the one written last first."""
+        """The name of each experiment and the page of its curves, the last updated first."""
         with _calling():
             found = self._client.search_experiments(order_by=["last_update_time DESC"])
         key = f"mlflow.sharedViewState.{VIEW}"
         return [(str(e.name), page(e.experiment_id, by_arm=key in e.tags)) for e in found]
 
     def create(self, experiment: str, run: Run) -> str:
-        """Id of a new run, now running, with its params, tags and datasets."""
+        """Create a run in state RUNNING, with its params, tags and datasets, and return its id."""
         tags = {**run.tags, "record": run.record, "mlflow.runName": run.name}
         with _calling():
             made = self._client.create_run(experiment, run.started or None, tags)
@@ -168,17 +169,17 @@ class Tracker:
                 self._client.log_inputs(run_id, [_input(item) for item in run.datasets])
         return run_id
 
-    def showing(self, experiment: str, record: str) -> list[Shown]:
-        """The runs that show a record, in an order all processes agree on: one, unless two
-        processes made it at once, or a request that was taken for lost came through."""
+    def find_runs(self, experiment: str, record: str) -> list[LoggedRun]:
+        """The runs of a record, in the same order for all processes. There is more than one only if
+        two processes created it at the same time, or a request taken for lost was executed."""
         return self._search(experiment, f"tags.record = '{record}'")
 
-    def runs(self, experiment: str, study: str) -> list[Shown]:
+    def runs(self, experiment: str, study: str) -> list[LoggedRun]:
         """The runs of a study's trials, the summary left out."""
         return self._search(experiment, f"tags.study = '{study}' and tags.arm != '{SUMMARY}'")
 
-    def _search(self, experiment: str, words: str) -> list[Shown]:
-        found: list[Shown] = []
+    def _search(self, experiment: str, words: str) -> list[LoggedRun]:
+        found: list[LoggedRun] = []
         token = None
         while True:
             with _calling():
@@ -186,14 +187,14 @@ class Tracker:
                     [experiment], words, max_results=1000, order_by=ORDER, page_token=token
                 )
             found += [
-                Shown(r.info.run_id, r.info.status, dict(r.data.tags), dict(r.data.metrics))
+                LoggedRun(r.info.run_id, r.info.status, dict(r.data.tags), dict(r.data.metrics))
                 for r in page_
             ]
             if not (token := page_.token):
                 return found
 
     def log(self, run_id: str, points: Iterable[Point]) -> None:
-        """Points of curves; one told again with the same time is the same one."""
+        """Log points of curves; a point logged again with the same time counts once."""
         metrics = [
             Metric(key, value, point.time, point.tokens)
             for point in points
@@ -204,7 +205,7 @@ class Tracker:
                 self._client.log_batch(run_id, metrics=metrics[start : start + MOST_METRICS])
 
     def points(self, run_id: str) -> set[tuple[str, int]]:
-        """Key and tokens of every point that a run has."""
+        """The key and tokens of every point of a run."""
         with _calling():
             return {
                 (key, point.step)
@@ -238,16 +239,16 @@ class Tracker:
             self.files(run_id, Path(folder))
 
     def set_status(self, run_id: str, status: str, ended: int | None = None) -> None:
-        """RUNNING or SCHEDULED, or over: FINISHED, FAILED or KILLED, at some milliseconds since
-        1970."""
+        """Set RUNNING or SCHEDULED, or end the run as FINISHED, FAILED or KILLED, at `ended` in
+        milliseconds since 1970."""
         with _calling():
             if status in OPEN:
                 self._client.update_run(run_id, status=status)
             else:
                 self._client.set_terminated(run_id, status, ended)
 
-    def drop(self, run_id: str) -> None:
-        """Put a run among the deleted ones."""
+    def delete(self, run_id: str) -> None:
+        """Delete a run; MLflow can restore it."""
         with _calling():
             self._client.delete_run(run_id)
 
@@ -259,12 +260,12 @@ class Tracker:
         texts: Mapping[str, str],
         tables: Mapping[str, Rows],
     ) -> None:
-        """Write the study's one `summary` run anew; `tables` are what MLflow shows as tables."""
+        """Write the study's one `summary` run, or rewrite it; MLflow shows `tables` as tables."""
         record = f"{study}-{SUMMARY}"
-        found = self.showing(experiment, record)
+        found = self.find_runs(experiment, record)
         run = Run(record, SUMMARY, tags={"study": study, "arm": SUMMARY})
         run_id = found[0].run_id if found else self.create(experiment, run)
-        # as `mlflow.log_table` writes them, but anew each time: that one appends
+        # in the format of `mlflow.log_table`, which appends and therefore cannot rewrite a table
         named = [{"path": f"{name}.json", "type": "table"} for name in tables]
         self.tag(run_id, {NOTE: note, "mlflow.loggedArtifacts": json.dumps(named)})
         written = {
@@ -279,36 +280,36 @@ class Tracker:
 
 @contextmanager
 def _calling() -> Iterator[None]:
-    """What a call to MLflow can end in, as one of three errors without an address in it."""
+    """Turn the errors of a call to MLflow into one of ours, without an address in the message."""
     try:
         yield
     except MlflowException as error:
         line = f"MLflow: {_line(error)}"
-        deleted = "must be in the 'active' state" in str(error)  # it is called a bad parameter
+        deleted = "must be in the 'active' state" in str(error)  # reported as a bad parameter
         if error.error_code == "RESOURCE_DOES_NOT_EXIST" or deleted:
-            raise GoneError(line) from error
+            raise NotFoundError(line) from error
         if error.error_code in REFUSED:
             raise RejectedError(line) from error
-        raise AwayError(line) from error
-    except OSError as error:  # a connection, and the file of a local store
-        raise AwayError(f"MLflow: {_line(error)}") from error
+        raise UnreachableError(line) from error
+    except OSError as error:  # of the connection, or of the file of a local store
+        raise UnreachableError(f"MLflow: {_line(error)}") from error
 
 
 def _line(error: Exception) -> str:
-    """First line of an error, without the names and passwords of addresses."""
+    """The first line of an error, without the user names and passwords in addresses."""
     return re.sub(r"://[^@/\s]*@", "://…@", (str(error).splitlines() or [repr(error)])[0])
 
 
 def page(experiment: str, *, by_arm: bool) -> str:
-    """Where MLflow's site shows an experiment's curves overlaid, behind the `#`."""
+    """The part after `#` of the address at which MLflow shows an experiment's curves overlaid."""
     view = f"viewStateShareKey={VIEW}&" if by_arm else ""
-    mode = "compareRunsMode=CHART&workflowType=machine_learning"  # it opens in "GenAI" mode else
+    mode = "compareRunsMode=CHART&workflowType=machine_learning"  # else it opens in "GenAI" mode
     return f"/experiments/{experiment}/runs?{view}{mode}"
 
 
-def _move_in(root: Path) -> None:
-    """Artifacts under the root are found there, also when it was moved: MLflow keeps absolute
-    paths, and has no call to change them."""
+def _relocate_artifacts(root: Path) -> None:
+    """Point a local store to the artifacts under the root, which may have been moved: MLflow stores
+    absolute paths, and has no call to change them."""
     with closing(sqlite3.connect(root / STORE, timeout=60)) as store, store:
         known = store.execute("SELECT experiment_id, name, artifact_location FROM experiments")
         for key, name, old in known.fetchall():
@@ -327,20 +328,20 @@ def _move_in(root: Path) -> None:
 
 
 def _set_up(root: Path) -> None:
-    """Make a new store aside and name it when it is whole: MLflow takes seconds to set one up, and
-    a kill within them leaves one that nobody can open or mend."""
+    """Set up a new store under another name, and rename it when it is complete: MLflow takes
+    seconds for it, and a process killed meanwhile would leave a store that cannot be opened."""
     part = root / f".new-{STORE}"
     for left in root.glob(f"{part.name}*"):
-        left.unlink()  # with its journal
+        left.unlink()  # and its journal
     client = MlflowClient(f"sqlite:///{part}")
     for item in client.search_experiments(view_type=ViewType.ALL):
-        client.delete_experiment(item.experiment_id)  # its empty `Default`, first in every list
+        client.delete_experiment(item.experiment_id)  # the empty `Default`, listed first
     part.replace(root / STORE)
 
 
 def outdated(root: Path) -> Callable[[], None] | None:
-    """What brings the tables of a local store to the installed MLflow's form; None where they have
-    it, or there is no store."""
+    """The upgrade of a local store's tables to the installed MLflow; None if they are up to date,
+    or there is no store."""
     if not (root / STORE).is_file():
         return None
     from mlflow.store.db import utils

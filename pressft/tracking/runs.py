@@ -1,6 +1,6 @@
-"""What MLflow shows of a trial: a pure projection of Optuna's storage and of the files of results.
+"""What MLflow shows of a trial: a pure projection of Optuna's storage and of the stored results.
 
-The sweep makes it as a trial goes, the doctor from what is stored; both make the same (law 9).
+The sweep builds it while a trial runs, the doctor from what is stored; both build the same (law 9).
 """
 
 import dataclasses
@@ -20,7 +20,7 @@ from pressft._files import digest
 from pressft.corpus.format import SPLITS, Article, Corpus
 from pressft.report.finding import Finding
 from pressft.score import total
-from pressft.spec import WHOLE, TrialSpec
+from pressft.spec import WHOLE, Removal, TrialSpec
 from pressft.study.prompts import Prompts
 from pressft.study.reader import Stored
 from pressft.study.results import Point, Store, TrialResult, Untrained
@@ -29,16 +29,16 @@ from pressft.study.trials import Trial
 
 PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "optuna", "mlflow")
 NOTE = "mlflow.note.content"  # Markdown, rendered with its pictures
-VERSION = 1  # raise it when the same trial would be shown otherwise
+VERSION = 2  # raise it when the same trial would be shown differently
 SCANS = "scan"  # experiment of all scans
 SCAN_QUESTION = "What removing each part costs before any training."
-SINGLE = "run-"  # what the names of studies of one trial begin with
+SINGLE = "run-"  # prefix of the names of studies of one trial
 STATES = {"running": "RUNNING", "complete": "FINISHED", "pruned": "KILLED", "waiting": "SCHEDULED"}
 
 
 @dataclass(frozen=True, slots=True)
 class Data:
-    """A dataset of a run: `digest` is our own sha256, MLflow's looks at 10,000 rows only."""
+    """A dataset of a run; `digest` is our own sha256, because MLflow's covers 10,000 rows only."""
 
     name: str
     digest: str
@@ -49,10 +49,10 @@ class Data:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """All that MLflow shows of a trial or a scan, told apart by `record` within its experiment.
+    """All that MLflow shows of a trial or a scan, identified by `record` within its experiment.
 
-    Times are milliseconds since 1970; `version` names the state that is shown, and is written
-    last, so that whoever finds it in MLflow knows that all of it is there.
+    Times are milliseconds since 1970. `version` identifies the state that is shown, and is written
+    last: a run that has it in MLflow is complete.
     """
 
     record: str
@@ -65,41 +65,41 @@ class Run:
     datasets: Sequence[Data] = ()
     points: Sequence[Point] = ()
     texts: Mapping[str, str] = field(default_factory=dict)
-    folder: Path | None = None  # whose files are artifacts
+    folder: Path | None = None  # its files become artifacts
     version: str = ""
 
 
 def experiment(study: str) -> str:
-    """Name of the MLflow experiment of a study; single runs share one."""
+    """The name of a study's MLflow experiment; studies of a single trial share one."""
     return "runs" if study.startswith(SINGLE) else study
 
 
-def shown(trials: Sequence[Trial]) -> list[Trial]:
-    """The trials that have a run of their own, by number; one that goes on where another was cut
-    short takes over its run, which shows the later one."""
+def with_run(trials: Sequence[Trial]) -> list[Trial]:
+    """The trials that have a run of their own, by number. A trial that resumes an interrupted one
+    takes over its run, which then shows the later trial."""
     last = {str(trial.attrs["record"]): trial for trial in trials if "record" in trial.attrs}
     return sorted(last.values(), key=lambda trial: trial.number)
 
 
 def state(trial: Trial) -> str:
-    """16 hex digits that name what a run shows of a trial: equal as long as nothing changes."""
+    """16 hex digits that identify what a run shows of a trial, and change when that changes."""
     attrs = {key: value for key, value in trial.attrs.items() if key not in {"alive", "worker"}}
     return digest([VERSION, trial.number, trial.state, attrs])
 
 
-def of_trial(found: Stored, trial: Trial, store: Store) -> Run:
+def of_trial(stored: Stored, trial: Trial, store: Store) -> Run:
     """The run of a trial that has a record.
 
-    Its curve is that of its result, or, where it has none, what was kept of it when it ended.
+    Its curve is that of its result or, without one, the curve that was stored when it ended.
 
     Raises:
-        DataError: the storage names a cell that is none.
+        DataError: the storage names an invalid cell.
     """
     spec, record = trial.spec, str(trial.attrs["record"])
     cut = store.untrained(str(trial.attrs["untrained"])) if "untrained" in trial.attrs else None
     result = store.trial(trial.cell) if trial.state == "complete" else None
-    environment = found.environments.get(str(trial.attrs.get("environment")), {})
-    tags = _tags(found, trial) | {"git_commit": str(environment.get("commit", "none"))}
+    environment = stored.environments.get(str(trial.attrs.get("environment")), {})
+    tags = _tags(stored, trial) | {"git_commit": str(environment.get("commit", "none"))}
     texts = {"environment.json": json.dumps(environment, indent=2)}
     points = store.curve(trial.cell, record)
     if result and cut:
@@ -115,7 +115,7 @@ def of_trial(found: Stored, trial: Trial, store: Store) -> Run:
         ended=_ended(trial),
         params=_params(spec, cut),
         tags=tags,
-        datasets=[Data(**item) for item in found.datasets],
+        datasets=[Data(**item) for item in stored.datasets],
         points=points,
         texts=texts,
         folder=store.adapter(trial.cell) if result else None,
@@ -124,7 +124,7 @@ def of_trial(found: Stored, trial: Trial, store: Store) -> Run:
 
 
 def of_scan(scan: Scan, key: str) -> Run:
-    """The run of a scan: curves over depth; the x axis is the index of the first layer of a cut."""
+    """The run of a scan, with curves over the index of the first removed layer."""
     names = {"layers": "perplexity"}
     points = []
     for kind in ("layers", "attention", "mlp", "blocks"):
@@ -147,7 +147,7 @@ def of_scan(scan: Scan, key: str) -> Run:
 
 
 def _status(trial: Trial) -> str:
-    """MLflow's word for the state of a trial: KILLED where it was cut short, FAILED by a fault."""
+    """MLflow's status for a trial: KILLED if it was interrupted, FAILED if it failed by a fault."""
     cut_short = trial.attrs.get("interrupted") or "died_in" in trial.attrs
     return STATES.get(trial.state, "KILLED" if cut_short else "FAILED")
 
@@ -156,14 +156,14 @@ def _ended(trial: Trial) -> int:
     return int(trial.attrs.get("ended", 0))
 
 
-def _tags(found: Stored, trial: Trial) -> dict[str, str]:
-    """What a run is found and grouped by, and how it ended."""
+def _tags(stored: Stored, trial: Trial) -> dict[str, str]:
+    """The tags by which runs are found and grouped, and which say how the trial ended."""
     tags = {
-        "study": found.name,
+        "study": stored.name,
         "arm": trial.arm,
         "trial": str(trial.number),
         "cell": trial.cell,
-        "corpus": found.corpus,
+        "corpus": stored.corpus,
     }
     for key in ("fault", "pruned"):
         if trial.state != "running" and (why := trial.attrs.get(key)):
@@ -174,31 +174,37 @@ def _tags(found: Stored, trial: Trial) -> dict[str, str]:
 
 
 def _params(spec: TrialSpec, cut: Untrained | None) -> dict[str, str]:
-    """TrialSpec's fields, and the layers that `remove` stood for."""
+    """The fields of TrialSpec, and the layers that `remove` stood for."""
     params = {key: str(value) for key, value in dataclasses.asdict(spec).items()}
     return params | ({"remove_layers": str(list(cut.removal.parts))} if cut else {})
 
 
 def name(spec: TrialSpec) -> str:
-    """Arm, rank and learning rate, and the seed where it is not 0: `middle r8 lr0.0002`."""
+    """Arm, rank and learning rate, and the seed unless it is 0: `middle r8 lr0.0002`."""
     seed = f" s{spec.seed}" if spec.seed else ""
     return f"{spec.remove} r{spec.rank} lr{spec.learning_rate:g}{seed}"
 
 
 def note(result: TrialResult, cut: Untrained) -> str:
-    """What a trial came to, in Markdown."""
-    removal = result.removal
-    parts = ", ".join(map(str, removal.parts))
-    what = f"Without {parts} of {removal.of} layers" if parts else "The whole model"
+    """The result of a trial in one Markdown sentence."""
     return (
-        f"{what}: test perplexity **{result.test_score.perplexity:,.1f}**, "
+        f"{_removed(result.removal)}: test perplexity **{result.test_score.perplexity:,.1f}**, "
         f"untrained {total(cut.test).perplexity:,.1f}. Trained on {result.tokens:,} tokens in "
-        f"{result.training_s:,.0f} s; validation loss {result.validation.loss:.4f} nats a token."
+        f"{result.training_s:,.0f} s; validation loss {result.validation.loss:.4f} nats per token."
     )
 
 
+def _removed(removal: Removal) -> str:
+    parts, n = ", ".join(map(str, removal.parts)), len(removal.layers)
+    if not parts:
+        return "The whole model"
+    if removal.halves:
+        return f"{parts} removed (of {removal.of} layers)"
+    return f"Layer{'s' if n > 1 else ''} {parts} removed ({n} of {removal.of})"
+
+
 def test_metrics(result: TrialResult, cut: Untrained) -> dict[str, float]:
-    """What is logged once, after training, on the test split."""
+    """The metrics on the test split, which are logged once, after training."""
     score = result.test_score
     return {
         "test/loss": score.loss,
@@ -216,7 +222,7 @@ def test_metrics(result: TrialResult, cut: Untrained) -> dict[str, float]:
 
 
 def datasets(corpus: Corpus, spec: TrialSpec) -> list[Data]:
-    """The three splits, each with a sha256 over the ids and texts of its articles."""
+    """The three splits of the corpus, each with a sha256 over the ids and texts of its articles."""
     contexts = dict(zip(SPLITS, ("training", "validation", "test"), strict=True))
     source = json.dumps({"corpus": spec.corpus, "fingerprint": corpus.fingerprint})
     return [
@@ -237,7 +243,7 @@ def _digest(articles: Sequence[Article]) -> str:
 
 
 def samples(columns: Mapping[str, tuple[str, ...]]) -> str:
-    """Continuations side by side, as Markdown; model text is shown, never interpreted."""
+    """Continuations side by side, as Markdown in which model text is never interpreted."""
     parts = ["Greedy continuations of the first words of validation texts.\n"]
     for number, texts in enumerate(zip(*columns.values(), strict=True), 1):
         parts.append(f"## {number}\n")
@@ -247,7 +253,7 @@ def samples(columns: Mapping[str, tuple[str, ...]]) -> str:
 
 
 def answers_by_arm(finding: Finding, prompts: Prompts) -> dict[str, list[dict[str, object]]]:
-    """What the models made of the prompts, side by side: tables `continuations` and `answers`."""
+    """Tables `continuations` and `answers` with the answers of all models side by side."""
     whole = next((arm for arm in finding.arms if arm.arm == WHOLE), None)
     continuations: list[dict[str, object]] = []
     log_likelihoods: list[dict[str, object]] = []
@@ -263,7 +269,7 @@ def answers_by_arm(finding: Finding, prompts: Prompts) -> dict[str, list[dict[st
             if answers
         }
         if (arm is whole and len(finding.arms) > 1) or not sides:
-            continue  # it stands beside each of the others
+            continue  # the whole model is shown beside each of the others
         for number, prompt in enumerate(prompts.prompts):
             for how in ("greedy", "sampled"):
                 texts = {side: getattr(answers, how)[number] for side, answers in sides.items()}
@@ -279,10 +285,10 @@ def answers_by_arm(finding: Finding, prompts: Prompts) -> dict[str, list[dict[st
 
 
 def environment() -> dict[str, str]:
-    """The command, the commit, versions of Python and of the packages that numbers depend on."""
+    """The command, the commit, and the versions of Python and the packages that affect results."""
     command = " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])
     return {
-        "command": re.sub(r"://[^@/\s]*@", "://…@", command),  # no password leaves the storage
+        "command": re.sub(r"://[^@/\s]*@", "://…@", command),  # without passwords in URLs
         "commit": commit(),
         "python": platform.python_version(),
         "platform": platform.platform(),
@@ -292,7 +298,7 @@ def environment() -> dict[str, str]:
 
 @cache
 def commit() -> str:
-    """The commit of the working folder, `none` outside a repository."""
+    """The commit of the working folder; `none` outside a repository."""
     command = ["git", "rev-parse", "HEAD"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=5)

@@ -1,4 +1,4 @@
-"""The `summary` run of a study in MLflow: note, report, tables, texts side by side."""
+"""The `summary` run of a study in MLflow: note, report, tables, continuations side by side."""
 
 from pressft._text import plain
 from pressft.report import page, status, tables
@@ -9,10 +9,10 @@ from pressft.tracking.client import Tracker
 
 
 def write(tracker: Tracker, name: str, locations: Locations) -> None:
-    """Write the summary of a stored study anew, as far as the study is.
+    """Write the summary of a stored study in its current state, replacing an earlier one.
 
     Raises:
-        AwayError, RejectedError, GoneError: as MLflow answers.
+        UnreachableError, RejectedError, NotFoundError: from MLflow.
     """
     seen = status.look(name, locations)
     found, finding = seen.found, seen.finding

@@ -1,8 +1,8 @@
-"""MLflow kept up to date: one idempotent write of a run, by a thread beside the work or at once.
+"""Keep MLflow up to date: one idempotent write of a run, at once or from a background thread.
 
-What a run is to show is a value (`runs.Run`), made of what is stored; `write` brings the run in
-MLflow to it, and changes nothing that is there already. So whoever writes, a sweep, the next one
-or the doctor, leaves the same run, each point once, whatever the server did meanwhile (law 9).
+What a run should contain is a value (`runs.Run`), built from what is stored; `write` adds to the
+run in MLflow whatever it lacks. So a sweep, the next sweep and the doctor all leave the same run,
+with each point once, whatever the server did in between (law 9).
 """
 
 import threading
@@ -20,22 +20,29 @@ from pressft.study.reader import Stored, is_dead
 from pressft.study.results import Point, Store
 from pressft.study.trials import Trial
 from pressft.tracking import runs
-from pressft.tracking.client import OPEN, AwayError, GoneError, RejectedError, Shown, Tracker
+from pressft.tracking.client import (
+    OPEN,
+    LoggedRun,
+    NotFoundError,
+    RejectedError,
+    Tracker,
+    UnreachableError,
+)
 from pressft.tracking.runs import Run
 
-VERSION = "pressft.version"  # tag of a run whose content is all there
-OURS = ("fault", "pruned", "reused", VERSION)  # tags that go when the run is no longer so
+VERSION = "pressft.version"  # tag of a run that is complete in MLflow
+OURS = ("fault", "pruned", "reused", VERSION)  # tags removed when they no longer hold
 RECOVERY = "test/recovery"
-ROUND_S = 0.5  # between two rounds of writing
-PATIENCE_S = 30.0  # with a server that does not answer, when all else is done
+INTERVAL_S = 0.5  # between two writes
+FLUSH_TIMEOUT_S = 30.0  # for a server that does not answer, when all other work is done
 SUMMARY_S = 30.0  # between two summaries, at least
-LAST_S = 5.0  # for what is being written when the work ends
-AWAY_S = 15.0  # between two tries of a server that does not answer, at most
+FINAL_WRITE_S = 5.0  # to wait at the end for a write in progress
+MAX_RETRY_WAIT_S = 15.0  # between two attempts to reach the server
 
 
 @dataclass
-class Known:
-    """What is known to be in MLflow of a run."""
+class RemoteRun:
+    """The part of a run that is known to be in MLflow."""
 
     run_id: str
     status: str
@@ -46,19 +53,18 @@ class Known:
 
 
 def write(
-    tracker: Tracker, experiment: str, question: str, run: Run, known: Known | None = None
-) -> Known:
-    """Bring a run to what it is to show; the one there is, or a new one. `known` spares asking
-    what is there already.
+    tracker: Tracker, experiment: str, question: str, run: Run, known: RemoteRun | None = None
+) -> RemoteRun:
+    """Create the run, or add whatever the existing one lacks. `known` saves reading the run first.
 
     Raises:
-        AwayError, RejectedError, GoneError: as MLflow answers.
+        UnreachableError, RejectedError, NotFoundError: from MLflow.
     """
     if known is None:
-        known = _find(tracker, tracker.experiment(experiment, question), run)
+        known = _find_or_create(tracker, tracker.experiment(experiment, question), run)
     if known.tags.get(VERSION) == run.version != "":
         return known
-    if VERSION in known.tags:  # it changes: until it is written it is not all there
+    if VERSION in known.tags:  # the run is incomplete until the change is written
         tracker.untag(known.run_id, [VERSION])
         del known.tags[VERSION]
     if run.status in OPEN and known.status != run.status:
@@ -81,87 +87,88 @@ def write(
 
 
 def rewrite(tracker: Tracker, experiment: str, question: str, run: Run) -> None:
-    """`write`, but looking at all of a run, also where it says that all of it is there."""
-    known = _find(tracker, tracker.experiment(experiment, question), run)
+    """`write` after reading the whole run, even if its version tag says that it is complete."""
+    known = _find_or_create(tracker, tracker.experiment(experiment, question), run)
     if VERSION in known.tags:
         tracker.untag(known.run_id, [VERSION])
         del known.tags[VERSION]
     write(tracker, experiment, question, run, known)
 
 
-def _find(tracker: Tracker, experiment: str, run: Run) -> Known:
-    """The run in MLflow that shows a record; two that were made at once are one again."""
-    found = tracker.showing(experiment, run.record)
+def _find_or_create(tracker: Tracker, experiment: str, run: Run) -> RemoteRun:
+    """The run of a record in MLflow, created if there is none; duplicates, which two processes may
+    create at the same time, are deleted."""
+    found = tracker.find_runs(experiment, run.record)
     if not found:
         tracker.create(experiment, run)
-        found = tracker.showing(experiment, run.record)
+        found = tracker.find_runs(experiment, run.record)
     first, *others = found
     for other in others:
-        tracker.drop(other.run_id)
-    return Known(first.run_id, first.status, dict(first.tags), tracker.points(first.run_id))
+        tracker.delete(other.run_id)
+    return RemoteRun(first.run_id, first.status, dict(first.tags), tracker.points(first.run_id))
 
 
-def _log(tracker: Tracker, points: Iterable[Point], known: Known) -> None:
-    """Log the numbers that are not there."""
+def _log(tracker: Tracker, points: Iterable[Point], known: RemoteRun) -> None:
+    """Log the metrics that are missing."""
     new: list[Point] = []
     for point in points:
-        lacking = {k: v for k, v in point.metrics.items() if (k, point.tokens) not in known.points}
-        if lacking:
-            new.append(point._replace(metrics=lacking))
-            known.points |= {(key, point.tokens) for key in lacking}
+        missing = {k: v for k, v in point.metrics.items() if (k, point.tokens) not in known.points}
+        if missing:
+            new.append(point._replace(metrics=missing))
+            known.points |= {(key, point.tokens) for key in missing}
     tracker.log(known.run_id, new)
 
 
-def _tag(tracker: Tracker, run: Run, known: Known) -> None:
-    """Set the tags that differ, and remove those of ours that are no longer so."""
+def _tag(tracker: Tracker, run: Run, known: RemoteRun) -> None:
+    """Set the tags that differ, and remove those of ours that no longer hold."""
     gone = [name for name in OURS if name in known.tags and name not in run.tags]
     tracker.untag(known.run_id, gone)
     tracker.tag(known.run_id, {k: v for k, v in run.tags.items() if known.tags.get(k) != v})
     known.tags = {k: v for k, v in known.tags.items() if k not in gone} | dict(run.tags)
 
 
-def lacking(found: Stored, shown: Sequence[Shown]) -> list[Trial]:
-    """The trials whose runs are not all in MLflow, or not as they are stored; those left out that
-    a live process works on, or worked on last: it writes them itself."""
-    there = {run.record: run.tags.get(VERSION) for run in shown}
+def unsynced(stored: Stored, logged: Sequence[LoggedRun]) -> list[Trial]:
+    """The trials whose runs are missing, incomplete or outdated in MLflow. Running trials and those
+    of other live processes are left out: those processes write them."""
+    versions = {run.record: run.tags.get(VERSION) for run in logged}
     return [
         trial
-        for trial in runs.shown(found.trials)
-        if there.get(str(trial.attrs["record"])) != runs.state(trial)
+        for trial in runs.with_run(stored.trials)
+        if versions.get(str(trial.attrs["record"])) != runs.state(trial)
         and (trial.worker == worker_name() or is_dead(trial))
         and trial.state != "running"
     ]
 
 
 def study(tracker: Tracker, seen: Look, store: Store, say: Callable[[str], None]) -> int:
-    """Write all that MLflow lacks of a stored study's trials; how many runs that were. `say` hears
-    of those that cannot be shown, which stand in nobody's way.
+    """Write all runs of a stored study that MLflow lacks, and return their number. `say` is called
+    for each trial that cannot be shown; the others are written all the same.
 
     Raises:
-        AwayError, GoneError: as MLflow answers.
+        UnreachableError, NotFoundError: from MLflow.
     """
     found = seen.found
     name = runs.experiment(found.name)
     experiment = tracker.experiment(name, found.question)
     n = 0
-    for trial in lacking(found, tracker.runs(experiment, found.name)):
+    for trial in unsynced(found, tracker.runs(experiment, found.name)):
         try:
             write(tracker, name, found.question, runs.of_trial(found, trial, store))
             n += 1
         except (RejectedError, DataError) as error:
             say(f"trial {trial.number} ({trial.arm}) cannot be shown in MLflow: {error}")
-    recoveries(tracker, experiment, seen)
+    log_recoveries(tracker, experiment, seen)
     return n
 
 
-def recoveries(tracker: Tracker, experiment: str, seen: Look) -> int:
-    """Log what each cut run healed, measured against the best trained whole model; a value that has
-    changed with the study follows the old one. How many were logged.
+def log_recoveries(tracker: Tracker, experiment: str, seen: Look) -> int:
+    """Log the share of the damage that each cut run healed, relative to the best trained whole
+    model; a value that has changed is logged again. Return the number of values logged.
 
     Raises:
-        AwayError, RejectedError, GoneError: as MLflow answers.
+        UnreachableError, RejectedError, NotFoundError: from MLflow.
     """
-    shares = healed(seen)
+    shares = recovery_by_record(seen)
     n = 0
     for run in tracker.runs(experiment, seen.found.name) if shares else ():
         share = shares.get(run.record)
@@ -171,9 +178,9 @@ def recoveries(tracker: Tracker, experiment: str, seen: Look) -> int:
     return n
 
 
-def healed(seen: Look) -> dict[str, Point]:
-    """Share of the damage healed, by record, of every complete trial of a cut arm, once the whole
-    model is trained."""
+def recovery_by_record(seen: Look) -> dict[str, Point]:
+    """The share of the damage healed, by record, for every complete trial of a cut arm; empty until
+    the whole model is trained."""
     whole = seen.chosen.get(WHOLE)
     if not whole:
         return {}
@@ -190,9 +197,9 @@ def healed(seen: Look) -> dict[str, Point]:
 
 
 class Sync:
-    """A thread that keeps MLflow up to date, for the length of a `with` block.
+    """A thread that keeps MLflow up to date for the length of a `with` block.
 
-    A server that is down, slow or restarted costs no step of the work: what it did not take is
+    A server that is down, slow or restarted does not delay training: what it did not accept is
     written when it answers, by this process, the next sweep or the doctor.
     """
 
@@ -204,99 +211,101 @@ class Sync:
         say: Callable[[str], None],
         summarize: Callable[[], object] = lambda: None,
     ) -> None:
-        """Write nothing yet; `summarize` is called now and then, when all else is written."""
+        """Prepare the thread; `summarize` is called from time to time, when nothing is pending."""
         self._tracker, self._say, self._summarize = tracker, say, summarize
         self._experiment, self._question = experiment, question
-        self._wanted: dict[str, Run] = {}  # by record: only the last state counts
-        self._known: dict[str, Known] = {}
-        self._turn = threading.Lock()  # of the thread, or of one who flushes
-        self._guard = threading.Lock()  # of what is wanted
-        self._over = threading.Event()
+        self._pending: dict[str, Run] = {}  # by record; a later state replaces an earlier one
+        self._known: dict[str, RemoteRun] = {}
+        self._lock = threading.Lock()  # held while writing, by the thread or by `flush`
+        self._pending_lock = threading.Lock()
+        self._ended = threading.Event()
         self._thread = threading.Thread(target=self._work, daemon=True)
-        self._away = False
+        self._unreachable = False
 
     def __enter__(self) -> "Sync":
         self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Stop, after a last round; what is not written then is left to the next sweep."""
-        self._over.set()
-        if not self._away and self._turn.acquire(timeout=LAST_S):
+        """Stop after a last write; what is still pending then is left to the next sweep."""
+        self._ended.set()
+        if not self._unreachable and self._lock.acquire(timeout=FINAL_WRITE_S):
             try:
-                self._round()
+                self._write_pending()
             finally:
-                self._turn.release()
+                self._lock.release()
 
-    def show(self, run: Run) -> None:
-        """Let MLflow show this state of a run, soon; returns at once."""
-        with self._guard:
-            self._wanted[run.record] = run
+    def submit(self, run: Run) -> None:
+        """Let the thread write this state of a run; returns at once."""
+        with self._pending_lock:
+            self._pending[run.record] = run
 
-    def flush(self, patience_s: float = PATIENCE_S) -> int:
-        """Write all that is wanted now, for so many seconds at most; how many runs still lack."""
-        deadline = time.monotonic() + patience_s
+    def flush(self, timeout_s: float = FLUSH_TIMEOUT_S) -> int:
+        """Write the pending runs for at most `timeout_s` seconds; return how many are left."""
+        deadline = time.monotonic() + timeout_s
         while True:
-            with self._turn:
-                self._round()
-            if not self._wanted or time.monotonic() > deadline:
-                return len(self._wanted)
-            self._over.wait(min(ROUND_S, 0.1))
+            with self._lock:
+                self._write_pending()
+            if not self._pending or time.monotonic() > deadline:
+                return len(self._pending)
+            self._ended.wait(min(INTERVAL_S, 0.1))
 
     def paused(self) -> AbstractContextManager[object]:
-        """Within it the thread writes nothing."""
-        return self._turn
+        """A lock under which the thread writes nothing."""
+        return self._lock
 
     def _work(self) -> None:
-        pause, rest = ROUND_S, time.monotonic() + SUMMARY_S
-        while not self._over.wait(pause):
-            with self._turn:
-                answered = self._round()
-                if answered and time.monotonic() > rest:
+        pause, next_summary = INTERVAL_S, time.monotonic() + SUMMARY_S
+        while not self._ended.wait(pause):
+            with self._lock:
+                answered = self._write_pending()
+                if answered and time.monotonic() > next_summary:
                     began = time.monotonic()
                     self._summary()
-                    rest = time.monotonic() + max(SUMMARY_S, 20 * (time.monotonic() - began))
-            pause = ROUND_S if answered else min(AWAY_S, pause * 2)
+                    next_summary = time.monotonic() + max(
+                        SUMMARY_S, 20 * (time.monotonic() - began)
+                    )
+            pause = INTERVAL_S if answered else min(MAX_RETRY_WAIT_S, pause * 2)
 
     def _summary(self) -> None:
-        """Whatever comes of it, writing goes on."""
+        """Write a summary; the thread continues even if that fails."""
         try:
             self._summarize()
         except PressftError:
-            return  # a server or database is away: later
+            return  # a server or database is unreachable: retried later
         except Exception as error:
-            self._say(f"the summary cannot be shown now: {type(error).__name__}: {error}")
+            self._say(f"the summary could not be written: {type(error).__name__}: {error}")
 
-    def _round(self) -> bool:
-        """Write what is wanted; whether the server answered."""
-        with self._guard:
-            wanted = list(self._wanted.items())
-        for record, run in wanted:
+    def _write_pending(self) -> bool:
+        """Write all pending runs, and return whether the server answered."""
+        with self._pending_lock:
+            pending = list(self._pending.items())
+        for record, run in pending:
             try:
                 self._write(record, run)
-            except AwayError as error:
-                if not self._away:
-                    self._say(f"{error}; the work goes on, MLflow is told when it answers")
-                self._away = True
+            except UnreachableError as error:
+                if not self._unreachable:
+                    self._say(f"{error}; training continues, MLflow is updated when it answers")
+                self._unreachable = True
                 return False
-        if self._away:
+        if self._unreachable:
             self._say("MLflow answers again")
-        self._away = False
+        self._unreachable = False
         return True
 
     def _write(self, record: str, run: Run) -> None:
-        known = self._known.pop(record, None)  # asked for again, unless all goes well
+        known = self._known.pop(record, None)  # read again after an error
         try:
             try:
                 known = write(self._tracker, self._experiment, self._question, run, known)
-            except GoneError:  # deleted meanwhile: made anew
-                self._tracker.forget()
+            except NotFoundError:  # it was deleted: create it again
+                self._tracker.forget_experiments()
                 known = write(self._tracker, self._experiment, self._question, run)
-        except (RejectedError, GoneError, OSError, ValueError) as error:
-            self._say(f"{record} cannot be shown: {error}")
+        except (RejectedError, NotFoundError, OSError, ValueError) as error:
+            self._say(f"{record} cannot be written to MLflow: {error}")
         else:
             if run.status in OPEN:
                 self._known[record] = known
-        with self._guard:  # or a state that came meanwhile would be lost
-            if self._wanted.get(record) is run:
-                del self._wanted[record]
+        with self._pending_lock:  # a state submitted meanwhile stays pending
+            if self._pending.get(record) is run:
+                del self._pending[record]

@@ -1,4 +1,4 @@
-"""The pages of others on what a study left: MLflow's own and Optuna's, for this machine only."""
+"""Serve the web pages of MLflow and optuna-dashboard on this machine only."""
 
 import contextlib
 import importlib.util
@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import IO
 
 from pressft.errors import MissingError
-from pressft.tracking.client import CLOSED, STORE, Tracker
+from pressft.tracking.client import HARDENED, STORE, Tracker
 
 HOST = "127.0.0.1"
 START_S = 60.0  # for a server to answer
-STOP_S = 10.0  # for it to end, then it is killed
-# an address may hold a password, and a command line is seen by all
+STOP_S = 10.0  # for a server to end, before it is killed
+# an address may hold a password, and all users of a machine can see its command lines
 DASHBOARD = (
     "import os, sys; from optuna_dashboard import run_server; "
     "run_server(os.environ['PRESSFT_STORAGE'], host=sys.argv[1], port=int(sys.argv[2]))"
@@ -30,7 +30,8 @@ DASHBOARD = (
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """A server to be: what it shows, its command, what is added to its environment, its pages."""
+    """A web server to start: name, port, command, additional environment variables, and the titles
+    and paths of pages to print."""
 
     name: str
     port: int
@@ -40,15 +41,15 @@ class Site:
 
     @property
     def address(self) -> str:
-        """Where a browser finds it."""
+        """The address for a browser."""
         return f"http://{HOST}:{self.port}"
 
 
 def mlflow(root: Path, port: int) -> Site:
-    """MLflow's UI on the local store; a folder that was moved is found.
+    """MLflow's UI on the local store, whose folder may have been moved.
 
     Raises:
-        MissingError: no store there yet.
+        MissingError: there is no store yet.
     """
     store = root.resolve() / STORE
     if not store.is_file():
@@ -60,14 +61,14 @@ def mlflow(root: Path, port: int) -> Site:
         *("--artifacts-destination", str(root.resolve() / "artifacts")),
     ]
     pages = [(name, f"#{page}") for name, page in Tracker(root).pages()]
-    return Site("MLflow", port, command, CLOSED, pages)
+    return Site("MLflow", port, command, HARDENED, pages)
 
 
 def dashboard(storage: str, port: int) -> Site:
-    """optuna-dashboard on the storage of the studies.
+    """The optuna-dashboard on the storage of the studies.
 
     Raises:
-        MissingError: it is not installed.
+        MissingError: optuna-dashboard is not installed.
     """
     if importlib.util.find_spec("optuna_dashboard") is None:
         raise MissingError("optuna-dashboard is not installed: pip install 'pressft[dashboard]'")
@@ -77,10 +78,10 @@ def dashboard(storage: str, port: int) -> Site:
 
 
 def serve(sites: Sequence[Site], say: Callable[[str], None]) -> None:
-    """Run the servers until SIGINT or SIGTERM, or one ends, closed to other machines.
+    """Run the servers until SIGINT or SIGTERM, or until one of them ends.
 
     Raises:
-        MissingError: one does not come up.
+        MissingError: a server does not start.
     """
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
@@ -101,14 +102,15 @@ def serve(sites: Sequence[Site], say: Callable[[str], None]) -> None:
 
 @contextmanager
 def _running(site: Site) -> Iterator[tuple["subprocess.Popen[bytes]", IO[bytes]]]:
-    """A server and what it prints; ended behind the block, with all that it started."""
+    """A running server and its output; at the end of the block the server is stopped, together with
+    all processes that it started."""
     with tempfile.TemporaryFile() as log:
         server = subprocess.Popen(
             site.command,
             env=os.environ | site.environment,
             stdout=log,
             stderr=log,
-            start_new_session=True,  # Ctrl-C comes to us, and we pass it on once
+            start_new_session=True,  # Ctrl-C reaches this process, which stops the servers
         )
         try:
             yield server, log
@@ -126,7 +128,7 @@ def _end(server: "subprocess.Popen[bytes]") -> None:
 
 
 def _free(port: int) -> int:
-    """`port` if nothing listens there, else a free one."""
+    """`port` if nothing listens on it, else a free one."""
     for wanted in (port, 0):
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

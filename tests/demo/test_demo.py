@@ -27,7 +27,7 @@ def demo(folder: Path) -> subprocess.CompletedProcess[str]:
 def test_the_demo_goes_on_where_nothing_can_be_fetched(tmp_path: Path) -> None:
     first = demo(tmp_path)
     assert first.returncode == 0, first.stderr
-    assert "Going on with invented stories and a tiny random model." in first.stderr
+    assert "Continuing with invented stories and a tiny random model." in first.stderr
     assert "4 of 4 trials done, 4 trained now" in first.stderr
     for arm, layer in {"none": "whole", "first": "0", "middle": "2", "last": "3"}.items():
         assert re.search(rf"^ {arm} .*\n \({layer}\) ", first.stdout, re.MULTILINE)

@@ -1,4 +1,4 @@
-"""Successive halving: who goes on from a rung, whoever came there first. Real SQLite."""
+"""Successive halving: which trials continue from a rung, whatever their order. Real SQLite."""
 
 import dataclasses
 import random
@@ -55,14 +55,14 @@ def go(ledger: Ledger, trial: Trial, seen: dict[int, int]) -> None:
 
 
 def finish(ledger: Ledger, at_once: int = 1, seed: int = 0) -> dict[int, int]:
-    """All there is to do, by so many that are done in whatever order; tokens of each trial."""
-    order, seen, at_work = random.Random(seed), {}, []
+    """Run all trials, `at_once` at a time, finished in random order; tokens seen by each trial."""
+    order, seen, running = random.Random(seed), {}, []
     while True:
-        while len(at_work) < at_once and (trial := ledger.take()):
-            at_work.append(trial)
-        if not at_work:
+        while len(running) < at_once and (trial := ledger.take()):
+            running.append(trial)
+        if not running:
             return seen
-        go(ledger, at_work.pop(order.randrange(len(at_work))), seen)
+        go(ledger, running.pop(order.randrange(len(running))), seen)
 
 
 def outcome(storage: str) -> dict[tuple[str, float], tuple[str, float]]:
@@ -86,7 +86,7 @@ def test_the_best_third_of_an_arm_goes_on_and_the_best_third_of_those_to_the_end
     behind = {row.number: row.attrs["pruned"] for row in ledger.newly_pruned()}
     assert len(behind) == 12
     assert "after 64 tokens it is behind" in " ".join(behind.values())
-    assert not ledger.newly_pruned()  # told once
+    assert not ledger.newly_pruned()  # reported once
 
 
 @pytest.mark.parametrize("study", [GRID, ARMS], ids=["within arms", "over arms"])
@@ -126,7 +126,7 @@ def test_a_trial_that_dies_behind_a_rung_goes_on_from_there(storage: str, tmp_pa
     ledger, seen = Ledger(GRID, storage, IDENTITY), {}
     while (trial := ledger.take()) and ledger.next_rung(trial) != 320:
         go(ledger, trial, seen)
-    assert trial is not None  # it has passed the first rung; its process dies
+    assert trial is not None  # it has passed the first rung; now its process dies
     ledger = Ledger(GRID, storage, IDENTITY)
     assert [row.number for row in ledger.recover()] == [trial.number]
     finish(ledger)

@@ -127,7 +127,7 @@ class PerArmWorkers(Workers):
 
 
 class HalvingWorkers(Workers):
-    """The same with trials that rest at rungs."""
+    """The same with trials that are paused at rungs."""
 
     study = dataclasses.replace(GRID, pruning="halving")
 

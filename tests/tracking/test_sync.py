@@ -1,4 +1,4 @@
-"""A run is brought to what it is to show, each point once, whatever the server does meanwhile."""
+"""A run gets what it lacks, each point once, whatever the server does in between."""
 
 import dataclasses
 import time
@@ -13,7 +13,7 @@ from servers import mlflow_server
 
 from pressft.study.results import Point
 from pressft.tracking import sync
-from pressft.tracking.client import AwayError, Tracker
+from pressft.tracking.client import Tracker, UnreachableError
 from pressft.tracking.runs import Run
 from pressft.tracking.sync import Sync
 
@@ -75,11 +75,11 @@ def test_a_server_that_is_away_costs_nothing_and_gets_all_of_it_later(
     with writer:
         began = time.monotonic()
         for step in range(2, 200):
-            writer.show(made("away", range(1, step), over=False))
-        writer.show(made("away", range(1, 201)))
+            writer.submit(made("away", range(1, step), over=False))
+        writer.submit(made("away", range(1, 201)))
         assert time.monotonic() - began < 1  # the server is not asked
         assert writer.flush(1) == 1
-        assert "the work goes on" in lines[0]
+        assert "training continues" in lines[0]
         proxy.mood = "pass"
         assert writer.flush(30) == 0
     assert lines[-1] == "MLflow answers again"
@@ -89,10 +89,10 @@ def test_a_server_that_is_away_costs_nothing_and_gets_all_of_it_later(
 def test_connections_cut_in_the_middle_lose_and_double_nothing(proxy: Proxy, writer: Sync) -> None:
     with writer:
         for step in range(2, 60):
-            writer.show(made("cut", range(1, step), over=False))
+            writer.submit(made("cut", range(1, step), over=False))
             time.sleep(0.05)
             proxy.cut()
-        writer.show(made("cut", range(1, 60)))
+        writer.submit(made("cut", range(1, 60)))
         assert writer.flush(60) == 0
     assert steps(proxy, "cut") == Counter(range(1, 60))
 
@@ -130,14 +130,14 @@ def test_a_tag_that_holds_no_more_goes(proxy: Proxy, tracker: Tracker) -> None:
 @pytest.mark.parametrize("what", ["run", "experiment"])
 def test_what_was_deleted_meanwhile_is_made_anew(proxy: Proxy, writer: Sync, what: str) -> None:
     client = MlflowClient(f"http://127.0.0.1:{proxy.port}")
-    writer.show(made(f"gone-{what}", range(1, 5), over=False))
+    writer.submit(made(f"gone-{what}", range(1, 5), over=False))
     assert writer.flush(30) == 0
     (run,) = shown(proxy, f"gone-{what}")
     if what == "run":
         client.delete_run(run.info.run_id)
     else:
         client.delete_experiment(run.info.experiment_id)
-    writer.show(made(f"gone-{what}", range(1, 6)))
+    writer.submit(made(f"gone-{what}", range(1, 6)))
     assert writer.flush(30) == 0
     assert steps(proxy, f"gone-{what}") == Counter(range(1, 6))
 
@@ -146,10 +146,10 @@ def test_what_no_server_will_take_is_named_and_stands_in_nobodys_way(
     proxy: Proxy, writer: Sync, lines: list[str]
 ) -> None:
     bad = dataclasses.replace(made("bad", range(0)), params={"a key \0 that": "is none"})
-    writer.show(bad)
-    writer.show(made("good", range(1, 3)))
+    writer.submit(bad)
+    writer.submit(made("good", range(1, 3)))
     assert writer.flush(30) == 0
-    assert "bad cannot be shown" in lines[0]
+    assert "bad cannot be written to MLflow" in lines[0]
     assert steps(proxy, "good") == Counter([1, 2])
 
 
@@ -157,7 +157,7 @@ def test_whatever_a_summary_comes_to_writing_goes_on(
     proxy: Proxy, writer: Sync, lines: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sync, "SUMMARY_S", 0.0)
-    monkeypatch.setattr(sync, "ROUND_S", 0.05)
+    monkeypatch.setattr(sync, "INTERVAL_S", 0.05)
 
     def broken() -> None:
         raise KeyError("untrained")
@@ -167,15 +167,15 @@ def test_whatever_a_summary_comes_to_writing_goes_on(
         deadline = time.monotonic() + 30
         while not lines and time.monotonic() < deadline:
             time.sleep(0.05)
-        writer.show(made("after", range(1, 4)))
-        while writer._wanted and time.monotonic() < deadline:
+        writer.submit(made("after", range(1, 4)))
+        while writer._pending and time.monotonic() < deadline:
             time.sleep(0.05)  # by the thread itself: nobody flushes
-    assert lines[0] == "the summary cannot be shown now: KeyError: 'untrained'"
+    assert lines[0] == "the summary could not be written: KeyError: 'untrained'"
     assert steps(proxy, "after") == Counter([1, 2, 3])
 
 
 def test_no_password_of_a_server_is_told(tmp_path: Path) -> None:
     tracker = Tracker(tmp_path, "http://me:s3cret@127.0.0.1:9/")
-    with pytest.raises(AwayError) as error:
+    with pytest.raises(UnreachableError) as error:
         tracker.pages()
     assert "s3cret" not in str(error.value)
