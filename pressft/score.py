@@ -83,16 +83,6 @@ def _ranks(values: Sequence[float]) -> list[int]:
     return [sum((o < value) + (o <= value) for o in values) for value in values]
 
 
-def as_rows(scores: Sequence[Score]) -> list[list[float]]:
-    """`[[nats, tokens, bytes, words], ...]`, for JSON."""
-    return [[score.nats, score.tokens, score.bytes, score.words] for score in scores]
-
-
-def from_rows(rows: Iterable[Sequence[float]]) -> tuple[Score, ...]:
-    """The inverse of `as_rows`."""
-    return tuple(Score(float(nats), *map(int, counts)) for nats, *counts in rows)
-
-
 def exp(loss: float) -> float:
     """exp of a loss; infinite where it exceeds the range of a float."""
     return math.exp(loss) if loss < 709 else math.inf

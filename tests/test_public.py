@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,8 @@ from listening import TINY
 
 import pressft
 from pressft.errors import DataError, RefusedError, UsageError
+from pressft.export import export
+from pressft.study.locations import Locations
 from pressft.study.results import Store
 
 HEAVY = {"torch", "transformers", "optuna", "mlflow", "pandas", "matplotlib"}
@@ -47,13 +50,52 @@ def test_every_public_name_is_there_and_no_module_bears_it() -> None:
         _ = pressft.run_sweeps  # type: ignore[attr-defined]
 
 
+def test_the_readme_names_what_is_public_and_nothing_else(project: Path) -> None:
+    section = page(project)
+    for name in pressft.__all__:
+        assert re.search(rf"pressft\.{name}\b|`{name}`|\ba {name}\b", section), name
+    assert {*re.findall(r"\bpressft\.(\w+)", section)} <= {*pressft.__all__}
+
+
+def test_the_python_of_the_readme_runs(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    first, second = re.findall(r"```python\n(.*?)```", page(project), re.DOTALL)
+    names: dict[str, object] = {}
+    exec(small(first), names)
+    assert [arm.arm for arm in pressft.finding("which-layer").arms] == ["none", "middle"]
+    locations = Locations(Path("mlruns"))
+    export("which-layer", None, Path("exported"), locations, lambda *_: None)
+    exec(second, names | {"pressft": pressft})
+
+
+def page(project: Path) -> str:
+    """The section of the README on Python."""
+    return (project / "README.md").read_text().partition("### From Python")[2].partition("\n###")[0]
+
+
+def small(code: str) -> str:
+    """The code with a tiny model and little text in the place of real ones."""
+    for name, stand_in in {
+        "smollm2-135m": "tiny-llama",
+        "corpora/bmw": "invented",
+        "12-15": "1-2",
+        "14)": "1)",
+        "50_000": "256, batch=2, block=64, window=64, validation_tokens=200",
+    }.items():
+        assert name in code
+        code = code.replace(name, stand_in)
+    return code
+
+
 def test_a_text_has_the_same_score_in_one_piece_of_work_or_in_two() -> None:
     base = pressft.load_model("tiny-llama")
     both = pressft.perplexity(base, ["The harbour opens.", "A tram runs."])
     apart = [pressft.perplexity(base, text) for text in ("The harbour opens.", "A tram runs.")]
     assert both.nats == pytest.approx(sum(score.nats for score in apart))
     assert both.bytes == len("The harbour opens.A tram runs.")
-    with pressft.removed(base.model, [3]):
+    with pressft.removed(base.model, "last"):
         assert pressft.perplexity(base, "A tram runs.").nats != apart[1].nats
     assert pressft.perplexity(base, "A tram runs.") == apart[1]
     with pytest.raises(DataError, match="give at least one"):

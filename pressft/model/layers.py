@@ -3,12 +3,17 @@
 No class is known by name, so that any decoder-only model built in the usual way can be cut.
 """
 
-from collections.abc import Sequence
+import operator
+from collections.abc import Iterable, Sequence
+from typing import Any, SupportsIndex
 
 from torch import nn
 from transformers import PreTrainedModel
 
 from pressft.errors import UsageError
+from pressft.spec import FORMS, WHOLE, Part, resolve
+
+Parts = SupportsIndex | str | Iterable[SupportsIndex | str]  # of a model: 14, "12-15", [3, "mlp:5"]
 
 
 def decoder_layers(model: PreTrainedModel) -> tuple[nn.Module, str, nn.ModuleList]:
@@ -16,8 +21,15 @@ def decoder_layers(model: PreTrainedModel) -> tuple[nn.Module, str, nn.ModuleLis
     says the model is deep.
 
     Raises:
-        UsageError: none or several such lists: not a decoder-only model we know how to cut.
+        UsageError: none or several such lists, a model with an encoder or with an adapter on it,
+            or no model: nothing we know how to cut.
     """
+    if not isinstance(model, PreTrainedModel) or hasattr(model, "peft_config"):
+        raise UsageError(_why_not(model))
+    if model.config.is_encoder_decoder:
+        raise UsageError(
+            f"{type(model).__name__} has an encoder: only decoder-only models can be cut"
+        )
     depth = model.config.get_text_config().num_hidden_layers
     found = [
         (owner, name, child)
@@ -31,6 +43,52 @@ def decoder_layers(model: PreTrainedModel) -> tuple[nn.Module, str, nn.ModuleLis
             "only decoder-only models can be cut"
         )
     return found[0]
+
+
+def _why_not(model: object) -> str:
+    """What to give instead of something that is no model, or one with an adapter on it."""
+    name = type(model).__name__
+    if hasattr(model, "peft_config"):
+        return f"{name} has a PEFT adapter on it: cut its base first, or merge_and_unload() it"
+    if isinstance(getattr(model, "model", None), PreTrainedModel):
+        return f"{name} is no transformers model: give its .model"
+    return f"{name} is no transformers model: give one as from_pretrained() returns it"
+
+
+def parts_of(named: Parts, n_layers: int) -> tuple[Part, ...]:
+    """What `named` means in a model of `n_layers`: whole layers ascending, then halves.
+
+    An index, text as `remove` of a trial takes it, or several of both; nothing for "none" and [].
+
+    Raises:
+        UsageError: neither of these, an index out of range, or no layer left.
+    """
+    if isinstance(named, str):
+        return resolve(named, n_layers)
+    items: list[Any]
+    try:
+        items = list(named)  # type: ignore[arg-type]  # tried: a tensor of no dimension has no items
+    except TypeError:
+        items = [named]
+    return resolve(",".join(_written(item, n_layers) for item in items) or WHOLE, n_layers)
+
+
+def _written(item: SupportsIndex | str, n_layers: int) -> str:
+    """An item as text; an index by its digits."""
+    if isinstance(item, str):
+        return item
+    try:
+        if isinstance(item, bool):
+            raise TypeError
+        index = operator.index(item)
+    except TypeError:
+        raise UsageError(f"remove {item!r} ({type(item).__name__}): choose {FORMS}") from None
+    if index < 0:
+        raise UsageError(
+            f"layer {index} of a {n_layers}-layer model: indices count from 0, and the last layer "
+            f"is {n_layers - 1} or 'last'"
+        )
+    return str(index)
 
 
 def half_of(layer: nn.Module, half: str) -> tuple[nn.Module, str]:

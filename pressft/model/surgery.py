@@ -13,30 +13,30 @@ from torch import Tensor, nn
 from transformers import Cache, PreTrainedModel
 
 from pressft.errors import UsageError
-from pressft.model.layers import count, decoder_layers, half_of, runs, writers
+from pressft.model.layers import Parts, count, decoder_layers, half_of, parts_of, runs, writers
 from pressft.model.repair import divide, norms_its_writes, scale, unscale
-from pressft.spec import Part, Removal
+from pressft.spec import Removal
 
 
-def remove(model: PreTrainedModel, parts: Sequence[Part], scales: Sequence[float] = ()) -> Removal:
-    """Cut `parts` (layers by 0-based index, halves as `attention:5`) out of `model` for good.
+def remove(model: PreTrainedModel, parts: Parts, scales: Sequence[float] = ()) -> Removal:
+    """Cut `parts` out of any decoder-only `model` of transformers, in place and for good.
+
+    `parts` is a layer by its 0-based index (14), text as `remove` of a trial takes it ("middle",
+    "12-15", "attention:14", "3,5"), or a sequence of both.
 
     Where there are `scales`, as `gaps` measures them, the states behind each run of removed layers
     are multiplied by them.
 
     Raises:
-        UsageError: an index out of range, no layer left, or a layer without such a half.
+        UsageError: an index out of range, no layer left, a layer without such a half, or a model
+            that cannot be cut; the message says what to give instead.
     """
     owner, name, old = decoder_layers(model)
     n_layers = len(old)
-    layers = sorted({part for part in parts if isinstance(part, int)})
-    halves = [part for part in parts if isinstance(part, str)]
-    for index in [*layers, *(int(half.split(":")[1]) for half in halves)]:
-        if not 0 <= index < n_layers:
-            raise UsageError(f"layer {index} of a {n_layers}-layer model: 0 to {n_layers - 1}")
+    found = parts_of(parts, n_layers)
+    layers = [part for part in found if isinstance(part, int)]
+    halves = [part for part in found if isinstance(part, str)]
     kept = [i for i in range(n_layers) if i not in layers]
-    if not kept:
-        raise UsageError(f"all {n_layers} layers named: keep one")
     places = [half_of(old[int(half.split(":")[1])], half.split(":")[0]) for half in halves]
     gone = [*(old[i] for i in layers), *(layer.get_submodule(child) for layer, child in places)]
     saved = sum(count(parameter) for module in gone for parameter in module.parameters())
@@ -50,7 +50,7 @@ def remove(model: PreTrainedModel, parts: Sequence[Part], scales: Sequence[float
 
 @contextmanager
 def removed(
-    model: PreTrainedModel, parts: Sequence[Part], scales: Sequence[float] = ()
+    model: PreTrainedModel, parts: Parts, scales: Sequence[float] = ()
 ) -> Iterator[Removal]:
     """`remove` for the length of a `with` block; afterwards the model is as it was (law 2)."""
     owner, name, old = decoder_layers(model)

@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 from pressft.evaluation import perplexity
 from pressft.model import tiny
 from pressft.model.tokens import Document, Separators, tokenize
-from pressft.score import Score, from_rows, recovery, total
+from pressft.score import Score, recovery, total
 
 BEFORE = 256
 
@@ -143,4 +143,5 @@ def test_recovery_is_the_share_of_the_damage_healed() -> None:
 
 @given(st.lists(st.tuples(st.floats(0, 1e6), *[st.integers(1, 99)] * 3)))
 def test_a_total_does_not_depend_on_the_order(rows: list[tuple[float, int, int, int]]) -> None:
-    assert total(from_rows(rows)) == total(from_rows(rows[::-1]))
+    scores = [Score(*row) for row in rows]
+    assert total(scores) == total(scores[::-1])

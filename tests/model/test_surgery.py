@@ -3,14 +3,23 @@
 import copy
 from pathlib import Path
 
+import numpy
 import pytest
 import torch
 from families import FAMILIES, layers_of, make, silence_by_name
 from states import fingerprint
 from torch import nn
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import (
+    AutoModelForCausalLM,
+    PreTrainedModel,
+    T5Config,
+    T5ForConditionalGeneration,
+)
 
 from pressft.errors import UsageError
+from pressft.model import adapter
+from pressft.model.base import load_model
+from pressft.model.layers import Parts
 from pressft.model.repair import gaps
 from pressft.model.surgery import dense, remove, removed
 from pressft.spec import Part, Removal
@@ -210,18 +219,72 @@ def test_the_receipt_counts_what_went(model: PreTrainedModel, parts: tuple[Part,
     ("parts", "message"),
     [
         ([4], "layer 4 of a 4-layer model: 0 to 3"),
-        ([-1], "layer -1"),
+        (-1, "layer -1 of a 4-layer model: indices count from 0, and the last layer is 3 or"),
+        ([0, -4], "layer -4"),
+        (4, "layer 4 of a 4-layer model: 0 to 3"),
+        ("2-4", "layer 4 of a 4-layer model"),
+        ("centre", "remove 'centre': choose none, first, middle"),
+        ("-1", "remove '-1': choose none, first, middle"),
+        (True, r"remove True \(bool\): choose none, first, middle, last, an index"),
+        ([1.0], r"remove 1.0 \(float\): choose"),
+        (None, r"remove None \(NoneType\): choose"),
         (["mlp:4"], "layer 4 of a 4-layer model"),
         ([0, 1, 2, 3], "keep one"),
     ],
 )
 def test_what_cannot_be_cut_is_refused_by_name(
-    model: PreTrainedModel, parts: list[Part], message: str
+    model: PreTrainedModel, parts: Parts, message: str
 ) -> None:
     before = fingerprint(model)
     with pytest.raises(UsageError, match=message):
         remove(model, parts)
     assert fingerprint(model) == before
+
+
+@pytest.mark.parametrize(
+    ("named", "parts"),
+    [
+        (2, (2,)),
+        (numpy.int64(2), (2,)),
+        (torch.tensor(2), (2,)),
+        (numpy.arange(2), (0, 1)),
+        (range(2, 4), (2, 3)),
+        ([3, 1, 3], (1, 3)),
+        ([0, "mlp:2"], (0, "mlp:2")),
+        (["attention:1", "mlp:1"], (1,)),
+        ("middle", (2,)),
+        ("first,last", (0, 3)),
+        ("1-2", (1, 2)),
+        ("attention:1", ("attention:1",)),
+        ("none", ()),
+        ([], ()),
+    ],
+    ids=str,
+)
+def test_what_is_to_go_is_named_in_many_ways(named: Parts, parts: tuple[Part, ...]) -> None:
+    model = make("tiny-llama")
+    before = fingerprint(model)
+    with removed(model, named) as removal:
+        assert removal.parts == parts
+    assert fingerprint(model) == before
+    assert remove(model, named).parts == parts
+
+
+def test_what_is_no_model_to_cut_is_refused_by_name() -> None:
+    size = {"d_model": 16, "d_kv": 4, "d_ff": 16, "num_heads": 4, "vocab_size": 50}
+    translator = T5ForConditionalGeneration(T5Config(num_layers=3, **size))
+    with pytest.raises(UsageError, match="T5ForConditionalGeneration has an encoder"):
+        remove(translator, 0)
+    with pytest.raises(UsageError, match="str is no transformers model: give one as from_pretr"):
+        remove("smollm2-135m", 0)
+    base = load_model("tiny-llama")
+    with pytest.raises(UsageError, match=r"Base is no transformers model: give its \.model"):
+        remove(base, 0)
+    with adapter.attached(base.model, 2, 0) as wrapped:
+        for model in (wrapped, base.model):
+            with pytest.raises(UsageError, match="has a PEFT adapter on it: cut its base first"):
+                remove(model, 0)
+    assert remove(base.model, 0).layers == (0,)
 
 
 def test_a_layer_of_another_build_is_refused_by_name() -> None:
