@@ -115,6 +115,11 @@ def load_adapter(folder: str | Path) -> tuple[PeftModel, PreTrainedTokenizerBase
             f"{folder} holds no {RECEIPT}: give the folder adapter/ that `pressft export` writes"
         )
     receipt = json.loads(path.read_text())
+    if lacking := {"base", "base_identity", "parts", "scales", "quantization"} - receipt.keys():
+        raise DataError(
+            f"{path} lacks {', '.join(sorted(lacking))}: it is of an earlier version, or was "
+            "changed; export the study again"
+        )
     base = load_model(receipt["base"], receipt["quantization"])
     if base.identity != receipt["base_identity"]:
         raise RefusedError(
