@@ -1,8 +1,9 @@
 """Question: is the damage of two cuts the sum of both? And do two cheap layers far apart cost less
 than two neighbours?
 
-Design: the single layers that a scan of SmolLM2-135M calls cheap, two dear ones, and pairs of them;
-equal data, order and token budget, the settings of the demo. Damage is compared in nats a token.
+Design: the single layers that a scan of SmolLM2-135M calls cheap, two costly ones, and pairs of
+them; equal data, order and token budget, the settings of the demo. Damage is compared in nats a
+token.
 """
 
 from pressft import SMALL, Choices, Study

@@ -82,8 +82,8 @@ def _groups_near(article: Article, others: Iterable[Article]) -> set[str]:
 
 
 def _proposed(sketches: Sketches) -> dict[int, list[tuple[list[int], int]]]:
-    """Of each row that agrees with others in a whole band: the rows that do, ascending, and how
-    many of them come before it; an entry a band.
+    """For each row that agrees with others in a whole band: the rows that agree, ascending, and
+    how many of them come before it; one entry for each band.
 
     Sorted band by band: a table of buckets, as datasketch's, takes 12 kB an article.
     """

@@ -212,7 +212,7 @@ def dropped_text(paragraphs: Iterable[DroppedParagraph]) -> str:
 
 
 def read_dropped(folder: Path) -> list[DroppedParagraph]:
-    """What was left out of the corpus in `folder`, in the order of ids; nothing without a file.
+    """The articles and texts left out of the corpus in `folder`, by id; none without a file.
 
     Raises:
         DataError: the file is damaged.
@@ -333,7 +333,7 @@ def _article(row: dict[str, Any]) -> Article:
 
 
 def _difference(schema: pa.Schema) -> str:
-    """What makes columns unusable as articles, "" if nothing does."""
+    """The reason why columns cannot be used as articles, "" where there is none."""
     for field in SCHEMA:
         if field.name not in schema.names:
             return f"column {field.name!r} is missing"

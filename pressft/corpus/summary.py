@@ -1,4 +1,4 @@
-"""What a corpus holds: counts, dates, languages, the texts of a split as JSON lines."""
+"""A corpus in numbers: counts, dates, languages; and the texts of a split as JSON lines."""
 
 import json
 from collections import Counter
@@ -11,7 +11,7 @@ from pressft.errors import UsageError
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """How much text: articles, words between white space, characters."""
+    """Amount of text: articles, words between white space, characters."""
 
     articles: int
     words: int
@@ -20,7 +20,7 @@ class Size:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """What `pressft corpus` shows, ready for `dataclasses.asdict` and JSON.
+    """The summary that `pressft corpus` shows, ready for `dataclasses.asdict` and JSON.
 
     `rows` = `used` + `duplicates` + `set_aside`; dates are ISO 8601 days, None without any; dates,
     languages ("" is undeclared) and newsrooms are those of the used articles, most frequent first.

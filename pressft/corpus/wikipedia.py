@@ -55,12 +55,12 @@ def opening(markup: str) -> str:
         if str(tag.tag) in NO_PROSE:
             code.remove(tag)
     paragraphs: list[str] = []
-    room = OPENING_WORDS
+    left = OPENING_WORDS
     for line in code.strip_code().splitlines():
         words = _BROKEN.sub("", line).split()
         if len(words) >= PARAGRAPH_WORDS and words[-1][-1] in '."”)' and "|" not in line:
-            room -= len(words)
-            if paragraphs and room < 0:
+            left -= len(words)
+            if paragraphs and left < 0:
                 break
             paragraphs.append(" ".join(words))
     return "\n\n".join(paragraphs)

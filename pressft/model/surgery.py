@@ -108,7 +108,7 @@ class Silent(nn.Module):
         if not self.attention:
             return nothing
         for value in (*args, *kwargs.values()):
-            if isinstance(value, Cache):  # layer 0's slot tells how long the text is
+            if isinstance(value, Cache):  # the length of the text is read from layer 0's slot
                 slot = nothing[:, None, :, :1]  # (rows, heads, tokens, head width)
                 value.update(slot, slot, self.layer_idx)
         return nothing, None
@@ -119,7 +119,7 @@ def dense(model: PreTrainedModel, removal: Removal) -> Callable[[], None]:
 
     A half layer has no form of its own in a checkpoint. The call puts the halves back with their
     last matrix zeroed: a plain model, the same logits. Nor has a scaled state: what is written
-    behind it is divided instead, which no norm can tell apart.
+    behind it is divided instead, which changes the output of no norm.
 
     Raises:
         UsageError: layers that norm what they write cannot be divided so.
