@@ -2,7 +2,7 @@
 
 Tiny trials are worked off in this process, as a worker does, once with SQLite, once with
 PostgreSQL. A trial lasts from one asking for a trial to the next; what `loop.steps`,
-`perplexity.score` and `perplexity.generate` took of it is subtracted (checkpoints count as
+`perplexity.score` and `generation.generate` took of it is subtracted (checkpoints count as
 training). With `--slow-s` MLflow is a real server behind a proxy that holds
 every answer back for so long; told are the pauses of training by telling points. Then commands are
 timed, each in a process of its own.
@@ -31,7 +31,7 @@ import torch
 from workers import environment, postgresql
 
 from pressft import sweep
-from pressft.evaluation import perplexity
+from pressft.evaluation import generation, perplexity
 from pressft.progress import Reporter
 from pressft.spec import TrialSpec
 from pressft.study.ledger import Ledger
@@ -137,7 +137,7 @@ class Stopwatch:
         with (
             mock.patch.object(loop, "steps", self.between(loop.steps)),
             mock.patch.object(perplexity, "score", self.around(perplexity.score)),
-            mock.patch.object(perplexity, "generate", self.around(perplexity.generate)),
+            mock.patch.object(generation, "generate", self.around(generation.generate)),
         ):
             yield
 

@@ -35,7 +35,7 @@ class Context:
     base: Base
     separators: Separators
     text: Text
-    general: Text | None  # none of it about the newsroom: what may be forgotten
+    general: Text | None  # about other things than the newsroom: what may be forgotten
     store: Store
 
     def cell(self, spec: TrialSpec) -> str:
@@ -45,7 +45,7 @@ class Context:
 
     @property
     def identity(self) -> dict[str, str]:
-        """What a study has to keep to: weights, tokenizer, type and texts."""
+        """All that must stay the same while a study runs: weights, tokenizer, type and texts."""
         return {
             "weights": self.base.identity,
             "tokenizer": self.base.tokenizer_identity,
@@ -60,7 +60,7 @@ class Context:
 
     @property
     def fingerprint(self) -> str:
-        """Of the corpus and, where there is one, the general text."""
+        """Fingerprint of the corpus and, where there is one, of the general text."""
         texts = [self.text, *([self.general] if self.general else [])]
         return "+".join(text.corpus.fingerprint for text in texts)
 
@@ -87,7 +87,7 @@ class Context:
 
 
 def prepare(spec: TrialSpec, store: Store, progress: Progress) -> Context:
-    """Corpus read and tokenised, base model loaded; the cheap and the likely faults come first.
+    """Read and tokenise the corpus, load the base model; faults that are quick to find come first.
 
     Raises:
         UsageError, DataError, MissingError: a model or a corpus that cannot be used.

@@ -11,8 +11,10 @@ from pathlib import Path
 from pressft._files import digest, write_atomically
 from pressft.corpus.format import Corpus
 from pressft.corpus.load import load_corpus
+from pressft.errors import UsageError
 from pressft.evaluation import layer_scan
 from pressft.model.base import Base, load_model
+from pressft.model.surgery import is_cut
 from pressft.model.tokens import separators, tokenize, up_to
 from pressft.progress import Reporter, reporter
 from pressft.spec import ScanSpec
@@ -46,6 +48,9 @@ def run_scan(  # noqa: PLR0913  (the settings of a ScanSpec that a loaded model 
         block: also each run of so many layers; 0: none.
         root: where the result is kept and logged to MLflow, and an earlier one is found: `mlruns`
             for that of the command line. By default nothing is written.
+
+    Raises:
+        UsageError: a setting out of its range, or a model already cut and a `root`.
     """
     spec = ScanSpec(
         model=base.name,
@@ -56,6 +61,11 @@ def run_scan(  # noqa: PLR0913  (the settings of a ScanSpec that a loaded model 
         block=block,
         quantization=base.quantization,
     )
+    if root is not None and is_cut(base.model):
+        raise UsageError(
+            f"{base.name} is cut already: a scan of the whole model is kept; load it anew, or give "
+            "no root"
+        )
     with reporter() as report:
         if root is None:
             return scan_with(base, corpus, spec, report)

@@ -14,7 +14,7 @@ from torch import nn
 from pressft._files import digest
 from pressft.context import TRAIN_COST, Context, training_data
 from pressft.errors import PressftError
-from pressft.evaluation import perplexity
+from pressft.evaluation import generation, perplexity
 from pressft.model import adapter, repair, surgery
 from pressft.model.layers import count
 from pressft.model.tokens import Document, up_to
@@ -184,6 +184,6 @@ def _score(
 
 def _samples(context: Context, model: nn.Module) -> tuple[str, ...]:
     prompts = context.prompts()
-    new = perplexity.generate(model, prompts, context.separators, SAMPLE_TOKENS)
+    new = generation.generate(model, prompts, context.separators, SAMPLE_TOKENS)
     decode = context.base.tokenizer.decode
     return tuple(f"{decode(p)}⟶{decode(n)}" for p, n in zip(prompts, new, strict=True))

@@ -110,6 +110,11 @@ def test_a_scan_is_kept_only_where_a_root_is_given(tmp_path: Path) -> None:
     kept = pressft.run_scan(base, corpus, **settings, root=tmp_path)
     assert kept == dataclasses.replace(loose, made=kept.made)
     assert pressft.run_scan(base, corpus, **settings, root=tmp_path).made == kept.made
+    with pressft.removed(base.model, 1):  # its result would be kept under the name of the whole
+        assert pressft.run_scan(base, corpus, **settings).n_layers == base.n_layers
+        with pytest.raises(UsageError, match="tiny-llama is cut already"):
+            pressft.run_scan(base, corpus, **settings, root=tmp_path)
+    assert pressft.run_scan(base, corpus, **settings, root=tmp_path).base == kept.base
 
 
 def test_trials_are_a_table_with_the_scores_of_their_results(root: Path) -> None:

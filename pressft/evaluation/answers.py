@@ -1,7 +1,7 @@
-"""Letting a model read: it continues prompts, greedy and sampled, and is scored on right answers.
+"""What a model answers: it continues prompts, greedy and sampled, and is scored on right answers.
 
-Its base, the cut base, the healed and the whole trained model get the same prompts, so that
-their words and answers can stand side by side.
+The base, the cut base, the healed model and the trained whole model get the same prompts, so that
+their texts and scores can be compared.
 """
 
 from collections.abc import Sequence
@@ -10,6 +10,7 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from pressft.evaluation import perplexity
+from pressft.evaluation.generation import generate
 from pressft.evaluation.perplexity import Window
 from pressft.model.tokens import Separators, separators, tokenize
 from pressft.score import Score
@@ -32,7 +33,7 @@ def answer(model: nn.Module, tokenizer: PreTrainedTokenizerBase, prompts: Prompt
     starts = [document.ids for document in tokenize(prompts.prompts, tokenizer)]
 
     def continued(seed: int | None) -> tuple[str, ...]:
-        new = perplexity.generate(model, starts, between, NEW_TOKENS, seed=seed)
+        new = generate(model, starts, between, NEW_TOKENS, seed=seed)
         return tuple(tokenizer.decode(ids) for ids in new)
 
     scores = _scores(model, tokenizer, between, prompts.questions)

@@ -1,4 +1,4 @@
-"""What a cut model takes to run: speed of generation, peak memory, size as a file.
+"""Inference cost of a cut model: speed of generation, peak memory, size as a file.
 
 Speed is measured on all arms in turn, several rounds of it, and each arm's fastest round counts:
 one layer of thirty is three percent, less than a machine drifts in an hour.
@@ -10,7 +10,7 @@ import resource
 import time
 from collections.abc import Mapping, Sequence
 
-os.environ.setdefault("KINETO_LOG_LEVEL", "9")  # its profiler prints to stderr else
+os.environ.setdefault("KINETO_LOG_LEVEL", "9")  # or its profiler prints to stderr
 
 import torch
 from torch import Tensor, nn
@@ -28,7 +28,7 @@ EXPORTED_BYTES = 4  # a weight in an exported checkpoint: float32, as it was mer
 
 
 def machine() -> str:
-    """What the costs were measured on, for people and to tell machines apart."""
+    """Name of the machine on which costs are measured; costs of different machines differ."""
     if torch.cuda.is_available():
         return str(torch.cuda.get_device_name())
     return f"{torch.get_num_threads()} threads of a {platform.machine()} CPU"

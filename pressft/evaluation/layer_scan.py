@@ -1,4 +1,4 @@
-"""What removing each part costs before any training, all parts in one pass over the text.
+"""Perplexity without each layer or half layer, before any training, in one pass over the text.
 
 Hidden states in front of a cut are those of the whole model, so they are computed once: a stack of
 states, one row a cut, is carried from layer to layer, and a row joins it where its cut ends. With

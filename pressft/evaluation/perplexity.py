@@ -6,7 +6,7 @@ document is predicted exactly once, with at least `window // 2` tokens of contex
 has them. (As in transformers' guide to perplexity of fixed-length models, with a half stride.)
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -16,10 +16,9 @@ from torch import nn
 from pressft.errors import DataError
 from pressft.model.base import Base
 from pressft.model.fused import loss
-from pressft.model.tokens import Document, Separators, separators, tokenize
+from pressft.model.tokens import Document, separators, tokenize
 from pressft.score import Score, total
 
-BATCH_ROWS = 16  # texts continued at a time: a few cost little more than one
 BATCH_TOKENS = {"cpu": 1024, "cuda": 16384}  # padded tokens a forward pass: more is no faster
 
 
@@ -80,7 +79,7 @@ def nats(
     """Summed loss of the counted predictions of each document's windows."""
     found = [0.0] * n_documents
     batch_tokens = batch_tokens or BATCH_TOKENS[next(model.parameters()).device.type]
-    with _evaluating(model):
+    with evaluating(model):
         for batch in _batches(rows, batch_tokens):
             for row, value in zip(batch, _nats(model, batch), strict=True):
                 found[row.document] += value
@@ -89,7 +88,8 @@ def nats(
 
 
 @contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """No dropout and no gradients within a `with` block; the mode is put back afterwards."""
     training = model.training
     model.eval()
     try:
@@ -150,55 +150,3 @@ def _nats(model: nn.Module, batch: list[Window]) -> list[float]:
     rows = torch.zeros(counted.shape, dtype=torch.float64, device=device)
     rows[counted] = nats.double()
     return [float(row) for row in rows.sum(1)]
-
-
-def generate(
-    model: nn.Module,
-    prompts: Sequence[Sequence[int]],
-    between: Separators,
-    n_new: int,
-    *,
-    seed: int | None = None,
-) -> list[list[int]]:
-    """Continuations of each prompt: at most `n_new` ids each, the end of text not included.
-
-    Greedy, or with a `seed` drawn: temperature 0.8 from the likeliest 95%. The global random state
-    is left as it was.
-    """
-    found: list[list[int]] = []
-    how: dict[str, object] = {"do_sample": False}
-    if seed is not None:
-        how = {"do_sample": True, "temperature": 0.8, "top_p": 0.95, "top_k": 0}
-    with _evaluating(model), torch.random.fork_rng():
-        torch.manual_seed(seed or 0)
-        for start in range(0, len(prompts), BATCH_ROWS):
-            batch = prompts[start : start + BATCH_ROWS]
-            found += _continued(model, batch, between, n_new, how)
-    return found
-
-
-def _continued(
-    model: nn.Module,
-    prompts: Sequence[Sequence[int]],
-    between: Separators,
-    n_new: int,
-    how: Mapping[str, object],
-) -> list[list[int]]:
-    """A batch, padded on the left, where the mask hides it."""
-    longest = max(map(len, prompts)) + 1
-    ids = torch.full((len(prompts), longest), between.end)
-    mask = torch.zeros_like(ids)
-    for row, prompt in enumerate(prompts):
-        ids[row, longest - len(prompt) - 1 :] = torch.tensor([between.before, *prompt])
-        mask[row, longest - len(prompt) - 1 :] = 1
-    device = next(model.parameters()).device
-    output = model.generate(  # type: ignore[operator]
-        input_ids=ids.to(device),
-        attention_mask=mask.to(device),
-        max_new_tokens=n_new,
-        eos_token_id=between.end,
-        pad_token_id=between.end,
-        **how,
-    )
-    rows = output[:, longest:].tolist()
-    return [row[: row.index(between.end)] if between.end in row else row for row in rows]

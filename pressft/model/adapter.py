@@ -157,7 +157,7 @@ def _named(identity: str, parts: Sequence[Part], scales: Sequence[float]) -> str
 
 @contextmanager
 def _by_old_name() -> Iterator[None]:
-    """peft 0.21 asks transformers 5 by an old name, and is told so."""
+    """Silences a warning: peft 0.21 calls transformers 5 by a deprecated name."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")
         yield

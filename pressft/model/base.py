@@ -50,7 +50,7 @@ class Base:
 
     @property
     def computed(self) -> str:
-        """What the numbers of a trial depend on: weights, tokenizer, and the type of the model."""
+        """Name of all that the results of a trial depend on: weights, tokenizer, numeric type."""
         return files.computed(self.identity, self.tokenizer_identity, self.precision)
 
     @property

@@ -142,7 +142,7 @@ def tokenizer_identity(path: Path) -> str:
 
 
 def computed(weights: str, tokenizer: str, precision: str) -> str:
-    """What names the model in a cell: weights, tokenizer, and the type it computes in."""
+    """Name of a model in a cell: its weights, its tokenizer and the type it computes in."""
     kind = "" if precision == "float32" else f"-{precision}"
     return f"{weights}-{tokenizer}{kind}"
 

@@ -46,7 +46,7 @@ def decoder_layers(model: PreTrainedModel) -> tuple[nn.Module, str, nn.ModuleLis
 
 
 def _why_not(model: object) -> str:
-    """What to give instead of something that is no model, or one with an adapter on it."""
+    """A message that says what to give instead of `model`."""
     name = type(model).__name__
     if hasattr(model, "peft_config"):
         return f"{name} has a PEFT adapter on it: cut its base first, or merge_and_unload() it"

@@ -17,6 +17,13 @@ from pressft.model.layers import Parts, count, decoder_layers, half_of, parts_of
 from pressft.model.repair import divide, norms_its_writes, scale, unscale
 from pressft.spec import Removal
 
+_CUT = "pressft_cut"  # of a model: that something of it is removed
+
+
+def is_cut(model: PreTrainedModel) -> bool:
+    """Whether something is removed from a model now."""
+    return _CUT in model.__dict__
+
 
 def remove(model: PreTrainedModel, parts: Parts, scales: Sequence[float] = ()) -> Removal:
     """Cut `parts` out of any decoder-only `model` of transformers, in place and for good.
@@ -45,6 +52,8 @@ def remove(model: PreTrainedModel, parts: Parts, scales: Sequence[float] = ()) -
     _apply(model, owner, name, nn.ModuleList([old[i] for i in kept]), _trimmed(model, kept))
     for (first, last), factor in zip(runs(layers) if scales else (), scales, strict=True):
         scale(old[last + 1] if last + 1 < n_layers else old[first - 1], factor, last, n_layers)
+    if found:
+        model.__dict__[_CUT] = True
     return Removal(tuple(layers), n_layers, saved, tuple(halves), tuple(scales))
 
 
@@ -56,10 +65,13 @@ def removed(
     owner, name, old = decoder_layers(model)
     settings = {key: getattr(model.config.get_text_config(), key) for key in _per_layer(model)}
     children = [dict(layer.named_children()) for layer in old]
+    was_cut = is_cut(model)
     removal = remove(model, parts, scales)
     try:
         yield removal
     finally:
+        if not was_cut:
+            model.__dict__.pop(_CUT, None)
         unscale(old)
         for layer, before in zip(old, children, strict=True):
             for child, module in before.items():
@@ -96,7 +108,7 @@ class Silent(nn.Module):
         if not self.attention:
             return nothing
         for value in (*args, *kwargs.values()):
-            if isinstance(value, Cache):  # layer 0's slot tells how long the text is
+            if isinstance(value, Cache):  # the length of the text is read from layer 0's slot
                 slot = nothing[:, None, :, :1]  # (rows, heads, tokens, head width)
                 value.update(slot, slot, self.layer_idx)
         return nothing, None
@@ -107,7 +119,7 @@ def dense(model: PreTrainedModel, removal: Removal) -> Callable[[], None]:
 
     A half layer has no form of its own in a checkpoint. The call puts the halves back with their
     last matrix zeroed: a plain model, the same logits. Nor has a scaled state: what is written
-    behind it is divided instead, which no norm can tell apart.
+    behind it is divided instead, which changes the output of no norm.
 
     Raises:
         UsageError: layers that norm what they write cannot be divided so.

@@ -11,6 +11,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from pressft.evaluation import perplexity
+from pressft.evaluation.generation import generate
 from pressft.model import tiny
 from pressft.model.tokens import Document, Separators, tokenize
 from pressft.score import Score, recovery, total
@@ -93,7 +94,7 @@ def test_scoring_tells_how_far_it_is(model: PreTrainedModel) -> None:
 def test_greedy_continuations_end_at_the_end_of_text() -> None:
     model = tiny.model("tiny-llama")
     prompts = [document.ids for document in documents([5, 9])]
-    found = perplexity.generate(model, prompts, Separators(BEFORE, BEFORE), 6)
+    found = generate(model, prompts, Separators(BEFORE, BEFORE), 6)
     for prompt, new in zip(prompts, found, strict=True):
         ids = [BEFORE, *prompt]
         expected: list[int] = []

@@ -8,7 +8,7 @@ from transformers import PreTrainedModel
 
 from pressft.evaluation import perplexity
 from pressft.model import tiny
-from pressft.model.fused import loss as heads
+from pressft.model.fused import loss
 from pressft.model.fused.loss import ROWS, Head
 from pressft.model.tokens import Document
 
@@ -34,7 +34,7 @@ def test_loss_and_gradient_are_those_of_cross_entropy(n: int, *, bias: bool) -> 
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_models_of_every_family_have_a_head(name: str) -> None:
-    assert heads.of(frozen(make(name))) is not None
+    assert loss.of(frozen(make(name))) is not None
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def frozen(model: PreTrainedModel) -> PreTrainedModel:
 
 def test_a_head_that_is_trained_is_left_to_its_model(llama: PreTrainedModel) -> None:
     llama.get_output_embeddings().requires_grad_(True)
-    assert heads.of(llama) is None
+    assert loss.of(llama) is None
 
 
 def capped(model: PreTrainedModel) -> None:
@@ -62,7 +62,7 @@ def capped(model: PreTrainedModel) -> None:
 
 def test_logits_that_are_more_than_the_head_are_left_to_the_model(llama: PreTrainedModel) -> None:
     capped(llama)
-    assert heads.of(llama) is None
+    assert loss.of(llama) is None
 
 
 def test_both_ways_to_a_score_agree(
@@ -71,7 +71,7 @@ def test_both_ways_to_a_score_agree(
     documents = [Document(tuple(range(5, 5 + n)), n, 1) for n in (1, 40, 3, 90)]
     found = perplexity.score(llama, documents, 256, 32)
     asked: list[nn.Module] = []
-    monkeypatch.setattr(heads, "of", asked.append)
+    monkeypatch.setattr(loss, "of", asked.append)
     again = perplexity.score(llama, documents, 256, 32)
     assert asked
     for one, other in zip(found, again, strict=True):
