@@ -58,7 +58,7 @@ class _FileLock(Lock):
 
     def __init__(self, path: Path) -> None:
         if not path.parent.is_dir():  # filelock would create it, even for a mistyped path
-            raise FileNotFoundError(f"no folder {path.parent}")
+            raise FileNotFoundError(f"no folder {path.parent}: create it, or correct the path")
         self._lock = filelock.FileLock(path)
 
     def __enter__(self) -> Lock:

@@ -77,15 +77,15 @@ class Ledger:
         if old and changed:
             if (version := _completed(old)["version"]) != CELL_VERSION:
                 raise RefusedError(
-                    f"study {study.study_name} was computed by version {version} of the numbers, "
-                    f"this is {CELL_VERSION}: status and report still read it; start a new one "
-                    "with --as NAME"
+                    f"study {study.study_name} was computed by version {version} of the "
+                    f"calculations, this is version {CELL_VERSION}: status and report still open "
+                    "it; start a new one with --as NAME"
                 )
             if not is_extension(_completed(old), definition):
                 raise RefusedError(
                     f"study {study.study_name} exists with another definition "
-                    f"({'; '.join(changed)}): change it back, or start a new one that takes over "
-                    "the cells still valid with --as NAME"
+                    f"({'; '.join(changed)}): change it back, or start a new one, which reuses "
+                    "cells that are still valid, with --as NAME"
                 )
             self.extension = "; ".join(changed)
         before = {name: json_to_distribution(d) for name, d in attrs.get("choices", {}).items()}
