@@ -1,4 +1,4 @@
-"""The doctor finds every kind of disagreement, mends what can be, and makes MLflow anew."""
+"""The doctor finds every kind of disagreement, repairs what it can, and rebuilds MLflow."""
 
 import shutil
 from pathlib import Path
