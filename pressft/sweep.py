@@ -252,21 +252,17 @@ class Sweep:
         last validation of those running."""
         whole = self.cost_per_trial()
 
-        def units(running: Sequence[Trial]) -> int:
-            done = sum(trial.is_done for trial in self.ledger.trials())
-            return whole * done + sum(
-                whole * trial.tokens // trial.spec.trained_tokens for trial in running
-            )
-
-        shown = units(())
+        shown = whole * sum(trial.is_done for trial in self.ledger.trials())
 
         def look() -> None:
             nonlocal shown
-            running = self.ledger.running()
-            now = max(shown, units(running))  # less if a trial died and starts again
-            self.report.advance(
-                "; ".join(trial.progress for trial in running) or "starting workers", now - shown
-            )
+            trials = self.ledger.trials()  # one listing: no trial counts as running and as done
+            running = self.ledger.running(trials)
+            done = whole * sum(trial.is_done for trial in trials)
+            done += sum(whole * trial.tokens // trial.spec.trained_tokens for trial in running)
+            now = max(shown, done)  # less if a trial died and starts again
+            what = "; ".join(trial.progress for trial in running) or "starting workers"
+            self.report.advance(what, now - shown)
             shown = now
 
         return look

@@ -207,14 +207,14 @@ def test_a_killed_worker_is_replaced_and_its_trial_goes_on(
     killed: list[int] = []
 
     def kill() -> None:
-        """End the first worker that has begun to train."""
+        """End the first worker whose trial has been validated once."""
         while not killed:
             time.sleep(0.1)
-            for path in locations.root.glob("cells/*/checkpoints"):
-                rows = reader.read("crew", locations.storage).trials
-                running = [row for row in rows if row.state == "running"]
-                if path.is_dir() and running:
-                    pid = int(str(running[0].attrs["worker"]).split(":")[1])
+            if not list(locations.root.glob("cells/*")):
+                continue  # the study is not there yet
+            for trial in reader.read("crew", locations.storage).running:
+                if trial.tokens:
+                    pid = int(trial.worker.split(":")[1])
                     os.kill(pid, signal.SIGKILL)
                     killed.append(pid)
                     return

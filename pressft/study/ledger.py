@@ -330,10 +330,9 @@ class Ledger:
         """A trial as it is stored now."""
         return next(trial for trial in self.trials() if trial.number == number)
 
-    def running(self) -> list[Trial]:
-        """The running trials by number, with their validation losses so far."""
-        found = (trial for trial in self.trials() if trial.state == "running")
-        return [with_losses(self._storage, trial) for trial in found]
+    def running(self, trials: Sequence[Trial]) -> list[Trial]:
+        """Those of `trials` that are running, with their validation losses so far."""
+        return [with_losses(self._storage, trial) for trial in trials if trial.state == "running"]
 
     def n_open(self) -> int:
         """The number of trials that are still to be run, as far as is known now."""
