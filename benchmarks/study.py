@@ -170,7 +170,7 @@ def ours(spec: TrialSpec, rates: tuple[float, ...], *, pruning: Pruning) -> Told
         if row.state == "complete"
     }
     own = {name: row.value or math.inf for name, row in done.items()}
-    tested = {name: math.log(row.attrs["test_perplexity"]) for name, row in done.items()}
+    tested = {name: float(row.attrs["test_loss"]) for name, row in done.items()}
     return Told(watch.seconds, tokens, tokens, own, tested)
 
 

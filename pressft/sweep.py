@@ -443,7 +443,9 @@ class Sweep:
             if "eval/loss" in point.metrics:
                 self.ledger.record_loss(trial, point.tokens, point.metrics["eval/loss"])
         score = result.test_score
-        self.ledger.note(trial, test_loss=score.loss, reused=reused)
+        self.ledger.note(
+            trial, test_loss=score.loss, test_perplexity=score.perplexity, reused=reused
+        )
         ours = self.ledger.complete(trial, result.validation.loss)
         self.show(trial)
         self.report.say(
