@@ -74,7 +74,7 @@ CONTENDERS = ("pressft", "search", "script")
 @dataclass
 class Told:
     """What a contender did: seconds in training and scoring, tokens of text trained on, positions
-    computed for them; its own loss of each cell, and ours of the test split, in nats a token."""
+    computed for them; its own loss of each cell, and ours of the test split, in nats per token."""
 
     work_s: float
     tokens: int

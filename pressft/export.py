@@ -35,7 +35,7 @@ from pressft.study.reader import Stored
 from pressft.study.results import Store
 
 LOGIT_TOLERANCE = 1e-3  # of the largest logit: merging adds in another order
-LOSS_TOLERANCE = 0.01  # nats a token, of the test split: a GPU scored in bf16, the file is fp32
+LOSS_TOLERANCE = 0.01  # nats per token, of the test split: a GPU scored in bf16, the file is fp32
 CONVERTER = "convert_hf_to_gguf.py"  # llama.cpp's; the gguf package has none
 
 

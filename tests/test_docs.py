@@ -89,6 +89,16 @@ def test_links_between_pages_lead_somewhere(project: Path) -> None:
                 assert heading in slugs, f"{page.name}: {link}"
 
 
+def test_the_modules_that_the_pages_name_are_there(project: Path) -> None:
+    text = (project / "docs" / "method.md").read_text()
+    named = re.findall(r"`([a-z_]+/[a-z_]+)`", text)
+    assert len(named) > 3
+    assert [name for name in named if not (project / "pressft" / f"{name}.py").is_file()] == []
+    rows = re.findall(r"^\| `([a-z]+)/`", (project / "ARCHITECTURE.md").read_text(), re.MULTILINE)
+    folders = {p.parent.name for p in (project / "pressft").glob("*/__init__.py")}
+    assert folders - {"demo"} <= set(rows)
+
+
 def test_the_readme_is_short(project: Path) -> None:
     assert len((project / "README.md").read_text().splitlines()) <= 250
 

@@ -11,7 +11,7 @@ Beside them, the cheap criteria of the literature, from the same pass:
   influence, Men et al. 2024, arXiv:2403.03853)
 - angular distance: arccos of that cosine at a text's last token, over pi (Gromov et al. 2024,
   arXiv:2403.17887)
-- taylor: the loss increase, in nats a token, that a first-order expansion predicts: the gradient
+- taylor: the loss increase, in nats per token, that a first-order expansion predicts: the gradient
   at the state behind the part times what the state loses (Molchanov et al. 2017,
   arXiv:1611.06440; on activations, so that a 4-bit base will do)
 """

@@ -58,7 +58,7 @@ class Trained:
     """
 
     number: int
-    validation: float  # mean loss, nats a token
+    validation: float  # mean loss, nats per token
     score: Score
     runs: tuple[tuple[Score, ...], ...]  # one a seed
     perplexity: Estimate

@@ -73,12 +73,12 @@ class _AdvisoryLock(Lock):
     """An advisory lock of PostgreSQL, which releases it when the connection of its holder ends."""
 
     def __init__(self, url: sqlalchemy.URL, name: str, retry_for_s: float) -> None:
-        self._patience_s = retry_for_s
+        self._retry_for_s = retry_for_s
         self._engine = sqlalchemy.create_engine(url, poolclass=sqlalchemy.NullPool)
         self._key = int.from_bytes(hashlib.sha256(name.encode()).digest()[:7])
 
     def __enter__(self) -> Lock:
-        with_retries(self._acquire, lambda: self._patience_s)
+        with_retries(self._acquire, lambda: self._retry_for_s)
         return self
 
     def _acquire(self) -> None:
