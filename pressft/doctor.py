@@ -69,11 +69,14 @@ def backup(locations: Locations) -> Path:
     for name in ("optuna.db", STORE):
         source = locations.root / name
         if source.is_file():
-            with (
-                closing(sqlite3.connect(source)) as old,
-                closing(sqlite3.connect(folder / name)) as new,
-            ):
-                old.backup(new)  # consistent, even while other processes write
+            try:
+                with (
+                    closing(sqlite3.connect(source)) as old,
+                    closing(sqlite3.connect(folder / name)) as new,
+                ):
+                    old.backup(new)  # consistent, even while other processes write
+            except sqlite3.DatabaseError:  # damaged: kept as it is
+                shutil.copy(source, folder / name)
     return folder
 
 
@@ -152,9 +155,20 @@ def _runs(name: str, tracker: Tracker, locations: Locations) -> Iterator[Fault]:
     for run in known.values():
         yield Fault(name, f"run {run.run_id} in MLflow belongs to no trial")
     single = runs.experiment(name) != name
-    if not single and not tracker.find_runs(experiment, f"{name}-{SUMMARY}"):
-        what = "the study has no summary in MLflow"
-        yield Fault(name, what, partial(summary.write, tracker, name, locations))
+    if single or found.running:
+        return  # it has none, or it is being written
+    shown_summary = tracker.find_runs(experiment, f"{name}-{SUMMARY}")
+    what = "" if shown_summary else "the study has no summary in MLflow"
+    if shown_summary and shown_summary[0].tags.get(sync.VERSION) != summary.version(found):
+        what = "the summary in MLflow is older than the trials"
+    if what:
+        yield Fault(name, what, partial(_summarize, tracker, seen, experiment, locations))
+
+
+def _summarize(tracker: Tracker, seen: Look, experiment: str, locations: Locations) -> None:
+    """Write what only a whole study tells: the shares healed, and the summary."""
+    sync.log_recoveries(tracker, experiment, seen)
+    summary.write(tracker, seen.found.name, locations)
 
 
 def _run(

@@ -20,7 +20,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from pressft._assets import Progress
 from pressft.corpus.load import load_corpus
-from pressft.errors import PressftError, RefusedError, UsageError
+from pressft.errors import DataError, PressftError, RefusedError, UsageError
 from pressft.evaluation import perplexity
 from pressft.model import adapter, files, surgery
 from pressft.model.base import Base, load_model
@@ -115,7 +115,9 @@ def _write(found: Stored, best: Done, folder: Path, store: Store, progress: Prog
     ):
         if seen != wanted:
             raise RefusedError(f"the {name} of the study were {wanted[:16]}, now {seen[:16]}")
-    source = store.folder(best.result.cell) / "adapter"
+    source = store.adapter(best.result.cell)
+    if source is None:
+        raise DataError(f"the adapter of trial {best.number} is gone: sweep again to train it")
     shutil.copytree(source, folder / "adapter")
     texts = [article.text for article in corpus.splits.test]
     documents = tokenize(texts, base.tokenizer)

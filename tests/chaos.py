@@ -70,7 +70,7 @@ class Plan:
 
 
 LONG = Plan(
-    trials=60, kills=100, saves=50, restarts=10, outages=5, outage_s=60, pause_s=1.0, tokens=6144
+    trials=60, kills=100, saves=50, restarts=10, outages=5, outage_s=60, pause_s=1.0, tokens=9216
 )
 CROWD = Plan(trials=200, kills=0, saves=0, restarts=0, outages=0, outage_s=0, tokens=256)
 SHORT = Plan(

@@ -9,6 +9,7 @@ from mlflow import MlflowClient
 from studies import fill, grid
 
 from pressft import doctor
+from pressft.errors import MissingError
 from pressft.study.ledger import Ledger
 from pressft.study.locations import Locations
 from pressft.study.results import Store
@@ -166,3 +167,32 @@ def test_a_store_of_an_older_mlflow_is_named_and_brought_up(locations: Locations
     fault.mend()
     doctor.rebuild(old, lambda _: None)
     assert list(doctor.examine(old)) == []
+
+
+def test_a_summary_older_than_its_trials_is_named_and_rewritten(
+    locations: Locations, client: MlflowClient
+) -> None:
+    ledger = Ledger(grid(8), locations.storage, {"weights": "w", "corpus": "c"})
+    trial = ledger.take()
+    assert trial is not None
+    ledger.fail(trial, "odd", again=False)
+    (fault,) = doctor.examine(locations)
+    assert fault.what == "the summary in MLflow is older than the trials"
+    assert doctor.mended(fault)
+    assert list(doctor.examine(locations)) == []
+    assert len(runs(client)) == 7
+
+
+def test_a_damaged_mlflow_store_is_named_kept_aside_and_rebuilt(locations: Locations) -> None:
+    bad = Locations(locations.root.with_name("bad"))  # MLflow keeps connections to a file it knows
+    shutil.copytree(locations.root, bad.root)
+    (bad.root / "mlflow.db").write_bytes(b"garbage" * 1000)
+    with pytest.raises(MissingError, match=r"--rebuild-mlflow") as error:
+        list(doctor.examine(bad))
+    assert "\n" not in str(error.value)
+    folder = doctor.backup(bad)
+    assert (folder / "mlflow.db").read_bytes() == b"garbage" * 1000
+    again = Locations(locations.root.with_name("again"))
+    shutil.copytree(bad.root, again.root)
+    doctor.rebuild(again, lambda _: None)
+    assert list(doctor.examine(again)) == []

@@ -119,8 +119,11 @@ class Tracker:
                 if self._local:
                     self._client.search_experiments(max_results=1)
                     _relocate_artifacts(self.root)
-        except (OSError, MlflowException) as error:
-            raise MissingError(f"MLflow store: {_line(error)}") from error
+        except Exception as error:
+            if not isinstance(error, OSError | MlflowException) and not _is_damage(error):
+                raise
+            cure = "`pressft doctor --rebuild-mlflow` sets it aside and makes a new one"
+            raise MissingError(f"MLflow store: {_line(error)}; {cure}") from error
 
     def experiment(self, name: str, question: str) -> str:
         """The id of an experiment, which is created if it does not exist, and restored if it was
@@ -259,8 +262,9 @@ class Tracker:
         note: str,
         texts: Mapping[str, str],
         tables: Mapping[str, Rows],
-    ) -> None:
-        """Write the study's one `summary` run, or rewrite it; MLflow shows `tables` as tables."""
+    ) -> str:
+        """Write the study's one `summary` run, or rewrite it, and return its id; MLflow shows
+        `tables` as tables."""
         record = f"{study}-{SUMMARY}"
         found = self.find_runs(experiment, record)
         run = Run(record, SUMMARY, tags={"study": study, "arm": SUMMARY})
@@ -276,6 +280,7 @@ class Tracker:
         }
         self.texts(run_id, {**texts, **written})
         self.set_status(run_id, "FINISHED")
+        return run_id
 
 
 @contextmanager
@@ -339,6 +344,13 @@ def _set_up(root: Path) -> None:
     part.replace(root / STORE)
 
 
+def _is_damage(error: Exception) -> bool:
+    """Whether an error is that of a database file that cannot be read."""
+    return isinstance(error, sqlite3.DatabaseError) or type(error).__module__.startswith(
+        "sqlalchemy"
+    )
+
+
 def outdated(root: Path) -> Callable[[], None] | None:
     """The upgrade of a local store's tables to the installed MLflow; None if they are up to date,
     or there is no store."""
@@ -347,8 +359,13 @@ def outdated(root: Path) -> Callable[[], None] | None:
     from mlflow.store.db import utils
 
     engine = utils.create_sqlalchemy_engine(f"sqlite:///{root.resolve() / STORE}")
-    if utils._get_schema_version(engine) == utils._get_latest_schema_revision():
-        return None
+    try:
+        if utils._get_schema_version(engine) == utils._get_latest_schema_revision():
+            return None
+    except Exception as error:
+        if not _is_damage(error):
+            raise
+        return None  # opening the store names it
     return partial(utils._upgrade_db, engine)
 
 

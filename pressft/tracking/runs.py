@@ -28,6 +28,7 @@ from pressft.study.scans import CRITERIA, Scan
 from pressft.study.trials import Trial
 
 PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "optuna", "mlflow")
+VERSION_TAG = "pressft.version"  # of a run in MLflow that holds all it is to hold
 NOTE = "mlflow.note.content"  # Markdown, rendered with its pictures
 VERSION = 2  # raise it when the same trial would be shown differently
 SCANS = "scan"  # experiment of all scans

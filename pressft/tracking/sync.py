@@ -30,7 +30,7 @@ from pressft.tracking.client import (
 )
 from pressft.tracking.runs import Run
 
-VERSION = "pressft.version"  # tag of a run that is complete in MLflow
+VERSION = runs.VERSION_TAG  # tag of a run that is complete in MLflow
 OURS = ("fault", "pruned", "reused", VERSION)  # tags removed when they no longer hold
 RECOVERY = "test/recovery"
 INTERVAL_S = 0.5  # between two writes
