@@ -74,7 +74,15 @@ LONG = Plan(
 )
 CROWD = Plan(trials=200, kills=0, saves=0, restarts=0, outages=0, outage_s=0, tokens=256)
 SHORT = Plan(
-    trials=16, kills=10, saves=5, restarts=2, outages=1, outage_s=8, pause_s=1.5, workers=3
+    trials=16,
+    kills=10,
+    saves=5,
+    restarts=2,
+    outages=1,
+    outage_s=8,
+    pause_s=1.5,
+    workers=3,
+    tokens=4608,
 )
 
 
