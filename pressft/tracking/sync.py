@@ -64,9 +64,7 @@ def write(
         known = _find_or_create(tracker, tracker.experiment(experiment, question), run)
     if known.tags.get(VERSION) == run.version != "":
         return known
-    if VERSION in known.tags:  # the run is incomplete until the change is written
-        tracker.untag(known.run_id, [VERSION])
-        del known.tags[VERSION]
+    _mark_incomplete(tracker, known)
     if run.status in OPEN and known.status != run.status:
         tracker.set_status(known.run_id, run.status)
     _log(tracker, run.points, known)
@@ -89,10 +87,14 @@ def write(
 def rewrite(tracker: Tracker, experiment: str, question: str, run: Run) -> None:
     """`write` after reading the whole run, even if its version tag says that it is complete."""
     known = _find_or_create(tracker, tracker.experiment(experiment, question), run)
-    if VERSION in known.tags:
-        tracker.untag(known.run_id, [VERSION])
-        del known.tags[VERSION]
+    _mark_incomplete(tracker, known)
     write(tracker, experiment, question, run, known)
+
+
+def _mark_incomplete(tracker: Tracker, known: RemoteRun) -> None:
+    """Remove the version tag of a run, until the change that follows is written."""
+    if known.tags.pop(VERSION, None):
+        tracker.untag(known.run_id, [VERSION])
 
 
 def _find_or_create(tracker: Tracker, experiment: str, run: Run) -> RemoteRun:
